@@ -1,0 +1,1 @@
+//! Benchmarks of the workspace, side by side with peers.

@@ -1,0 +1,1 @@
+//! Control plane of MCP tunnels: REST API, keys, approvals and audit.

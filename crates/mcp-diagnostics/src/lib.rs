@@ -1,0 +1,1 @@
+//! Check reports, admin listener and telemetry set-up.

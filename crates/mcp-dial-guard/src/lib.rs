@@ -1,0 +1,1 @@
+//! Which addresses a private-network program may dial.

@@ -1,0 +1,1 @@
+//! MCP and JSON-RPC messages read without copying.

@@ -1,0 +1,1 @@
+//! The suite that every sandbox executor must pass.

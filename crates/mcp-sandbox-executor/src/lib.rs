@@ -1,0 +1,1 @@
+//! The executor and sandbox traits and their plain types.

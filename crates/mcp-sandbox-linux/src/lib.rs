@@ -1,0 +1,1 @@
+//! Sandbox executor on Linux namespaces, Landlock, seccomp and cgroups.

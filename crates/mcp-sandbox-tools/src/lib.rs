@@ -1,0 +1,1 @@
+//! The agent toolset: bash, read, write, edit, glob, grep.

@@ -1,0 +1,3 @@
+//! Runs agent tool calls in real isolation on your own machines.
+
+fn main() {}

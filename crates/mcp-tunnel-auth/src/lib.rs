@@ -1,0 +1,1 @@
+//! Tokens, keys, proofs and access snapshots of MCP tunnels.

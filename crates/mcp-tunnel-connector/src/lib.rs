@@ -1,0 +1,1 @@
+//! Gateway engine of MCP tunnels.

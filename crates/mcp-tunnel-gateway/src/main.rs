@@ -1,0 +1,3 @@
+//! Makes private MCP servers reachable through one outbound connection.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Frames and session state of the MCP tunnel protocol, without IO.

@@ -1,0 +1,1 @@
+//! Fixture servers, hostile peers and end-to-end tests of MCP tunnels.

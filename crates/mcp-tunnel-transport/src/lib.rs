@@ -1,0 +1,1 @@
+//! MCP tunnel sessions over tokio and TLS.

@@ -1,0 +1,3 @@
+//! A guided first run of MCP tunnels in one terminal.
+
+fn main() {}
