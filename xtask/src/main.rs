@@ -1,5 +1,9 @@
 //! Workspace commands: set-up, tests, checks, benchmarks.
 
+#![expect(clippy::print_stdout, reason = "a command line program")]
+
+mod setup;
+
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use std::process::Command;
@@ -13,6 +17,12 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Install the third-party tools that the tests run, under target/tools.
+    Setup {
+        /// Also what only benchmarks need (Debian packages, as root).
+        #[arg(long)]
+        benches: bool,
+    },
     /// Run every test.
     Test,
     /// Run every test and every check, as continuous integration does.
@@ -21,6 +31,13 @@ enum Task {
 
 fn main() -> Result<()> {
     match Args::parse().command {
+        Task::Setup { benches } => {
+            setup::run()?;
+            if benches {
+                setup::run_for_benches()?;
+            }
+            Ok(())
+        }
         Task::Test => test(),
         Task::Ci => {
             cargo(&["fmt", "--all", "--check"])?;

@@ -1,0 +1,216 @@
+//! `cargo xtask setup`: the third-party tools that tests and benchmarks need.
+//!
+//! Everything goes to `target/tools/`, pinned by the manifests of `xtask/tools/`. Each part leaves
+//! a stamp with the manifests it was made from, so that a second run does nothing.
+
+use anyhow::{Context, Result, bail, ensure};
+use std::{
+    env, fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+/// Installs what the tests need and is not there yet.
+pub(crate) fn run() -> Result<()> {
+    part("wasm32 target", || rust_target("wasm32-unknown-unknown"))?;
+    part("npm tools", || npm("node"))?;
+    part("MCP Inspector", || npm("inspector"))?;
+    part("Python tools", python)
+}
+
+/// Installs what only the benchmarks need: Debian packages, where this user may.
+pub(crate) fn run_for_benches() -> Result<()> {
+    part("sshd", || debian("openssh-server", "/usr/sbin/sshd"))?;
+    part("valgrind", || debian("valgrind", "/usr/bin/valgrind"))
+}
+
+/// What a part did.
+enum Outcome {
+    Present,
+    Installed,
+    /// Not possible here; whatever needs it says so when it is skipped.
+    Without(String),
+}
+
+fn part(name: &str, install: impl FnOnce() -> Result<Outcome>) -> Result<()> {
+    print!("setup: {name:<16} ");
+    std::io::stdout().flush()?;
+    let start = Instant::now();
+    match install().inspect_err(|_| println!("failed"))? {
+        Outcome::Present => println!("present"),
+        Outcome::Installed => println!("installed in {:.1} s", start.elapsed().as_secs_f32()),
+        Outcome::Without(why) => println!("left out: {why}"),
+    }
+    Ok(())
+}
+
+fn rust_target(target: &str) -> Result<Outcome> {
+    let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]))?;
+    if Path::new(sysroot.trim())
+        .join("lib/rustlib")
+        .join(target)
+        .exists()
+    {
+        return Ok(Outcome::Present);
+    }
+    if !on_path("rustup") {
+        return Ok(Outcome::Without(format!(
+            "no rustup; add the target {target} with whatever installed rustc"
+        )));
+    }
+    output(Command::new("rustup").args(["target", "add", target]))?;
+    Ok(Outcome::Installed)
+}
+
+fn npm(name: &str) -> Result<Outcome> {
+    let (manifests, folder) = (manifests().join(name), tools().join(name));
+    let inputs = [
+        manifests.join("package.json"),
+        manifests.join("package-lock.json"),
+    ];
+    if stamped(&folder, &inputs)? {
+        return Ok(Outcome::Present);
+    }
+    ensure!(
+        on_path("npm"),
+        "npm is not on the path: install Node.js 20 or newer (Debian: `apt-get install nodejs npm`) \
+         and run `cargo xtask setup` again"
+    );
+    fs::create_dir_all(&folder)?;
+    for input in &inputs {
+        fs::copy(
+            input,
+            folder.join(input.file_name().context("a manifest has a name")?),
+        )?;
+    }
+    let mut install = Command::new("npm");
+    install
+        .current_dir(&folder)
+        .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
+        .args(["--loglevel", "error"]);
+    output(&mut install).context(
+        "installing npm packages; is the registry reachable? (`npm ping`, `npm config get registry`)",
+    )?;
+    stamp(&folder, &inputs)?;
+    Ok(Outcome::Installed)
+}
+
+fn python() -> Result<Outcome> {
+    let folder = tools().join("python");
+    let inputs = [manifests().join("python/requirements.txt")];
+    if stamped(&folder, &inputs)? {
+        return Ok(Outcome::Present);
+    }
+    ensure!(
+        on_path("python3"),
+        "python3 is not on the path: install Python 3.10 or newer and run `cargo xtask setup` again"
+    );
+    let venv = || output(Command::new("python3").args(["-m", "venv"]).arg(&folder));
+    if let Err(error) = venv() {
+        if !(is_root() && on_path("apt-get")) {
+            return Err(error.context(
+                "making a virtual environment; on Debian: `apt-get install python3-venv`",
+            ));
+        }
+        apt_install("python3-venv")?;
+        venv()?;
+    }
+    let mut install = Command::new(folder.join("bin/pip"));
+    install
+        .args(["install", "--quiet", "--disable-pip-version-check", "-r"])
+        .arg(&inputs[0]);
+    output(&mut install).context(
+        "installing Python packages; is the package index reachable? (`pip config list`)",
+    )?;
+    stamp(&folder, &inputs)?;
+    Ok(Outcome::Installed)
+}
+
+fn debian(package: &str, program: &str) -> Result<Outcome> {
+    if Path::new(program).exists() {
+        return Ok(Outcome::Present);
+    }
+    if !(is_root() && on_path("apt-get")) {
+        return Ok(Outcome::Without(format!(
+            "needs root on Debian; by hand: `apt-get install {package}`"
+        )));
+    }
+    apt_install(package)?;
+    Ok(Outcome::Installed)
+}
+
+fn apt_install(package: &str) -> Result<()> {
+    let install = || {
+        output(
+            Command::new("apt-get")
+                .env("DEBIAN_FRONTEND", "noninteractive")
+                .args(["install", "-y", "-q", "--no-install-recommends", package]),
+        )
+    };
+    if install().is_err() {
+        output(Command::new("apt-get").args(["update", "-q"]))?;
+        install()?;
+    }
+    Ok(())
+}
+
+/// Whether `folder` was made from just these manifests.
+fn stamped(folder: &Path, inputs: &[PathBuf]) -> Result<bool> {
+    let made_from = fs::read_to_string(folder.join(STAMP)).unwrap_or_default();
+    Ok(made_from == contents(inputs)?)
+}
+
+fn stamp(folder: &Path, inputs: &[PathBuf]) -> Result<()> {
+    fs::write(folder.join(STAMP), contents(inputs)?).context("writing the stamp")
+}
+
+fn contents(inputs: &[PathBuf]) -> Result<String> {
+    let mut all = String::new();
+    for input in inputs {
+        all +=
+            &fs::read_to_string(input).with_context(|| format!("reading {}", input.display()))?;
+    }
+    Ok(all)
+}
+
+/// Runs a command; its output is shown only if it fails.
+fn output(command: &mut Command) -> Result<String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let done = command
+        .output()
+        .with_context(|| format!("starting {program}"))?;
+    if !done.status.success() {
+        bail!(
+            "{command:?} ended with {}\n{}{}",
+            done.status,
+            String::from_utf8_lossy(&done.stdout),
+            String::from_utf8_lossy(&done.stderr)
+        );
+    }
+    Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+}
+
+fn on_path(program: &str) -> bool {
+    env::var_os("PATH")
+        .is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+}
+
+fn is_root() -> bool {
+    output(Command::new("id").arg("-u")).is_ok_and(|uid| uid.trim() == "0")
+}
+
+fn manifests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tools")
+}
+
+fn tools() -> PathBuf {
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
+        PathBuf::from,
+    );
+    target.join("tools")
+}
+
+const STAMP: &str = ".stamp";
