@@ -1,1 +1,2 @@
 //! Fuzz targets and their corpora.
+#![forbid(unsafe_code)]

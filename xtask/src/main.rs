@@ -1,15 +1,24 @@
 //! Workspace commands: set-up, tests, checks, benchmarks.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line program speaks on its terminal"
+)]
 
-#![expect(clippy::print_stdout, reason = "a command line program")]
-
+mod ci;
 mod setup;
+mod shell;
+mod tidy;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
-use std::process::Command;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Workspace commands")]
+#[command(
+    name = "cargo xtask",
+    about = "Workspace commands",
+    disable_help_subcommand = true
+)]
 struct Args {
     #[command(subcommand)]
     command: Task,
@@ -23,51 +32,27 @@ enum Task {
         #[arg(long)]
         benches: bool,
     },
-    /// Run every test.
+    /// Pass every test; installs what is missing first.
     Test,
-    /// Run every test and every check, as continuous integration does.
-    Ci,
+    /// Everything that must hold before a change lands: tests, lints, docs, licences.
+    Ci {
+        /// Add the long checks: feature powerset, oldest compiler, miri.
+        #[arg(long)]
+        full: bool,
+    },
+    /// Check the rules of the house that no compiler knows.
+    Tidy,
+    /// Look up known vulnerabilities (needs the advisory database on the network).
+    Audit,
 }
 
 fn main() -> Result<()> {
     match Args::parse().command {
-        Task::Setup { benches } => {
-            setup::run()?;
-            if benches {
-                setup::run_for_benches()?;
-            }
-            Ok(())
-        }
-        Task::Test => test(),
-        Task::Ci => {
-            cargo(&["fmt", "--all", "--check"])?;
-            cargo(&[
-                "clippy",
-                "--workspace",
-                "--all-targets",
-                "--locked",
-                "--",
-                "-D",
-                "warnings",
-            ])?;
-            test()
-        }
+        Task::Setup { benches: false } => setup::run(),
+        Task::Setup { benches: true } => setup::run().and_then(|()| setup::run_for_benches()),
+        Task::Test => ci::test(),
+        Task::Ci { full } => ci::run(full),
+        Task::Tidy => tidy::run(),
+        Task::Audit => ci::audit(),
     }
-}
-
-fn test() -> Result<()> {
-    cargo(&["test", "--workspace", "--locked"])
-}
-
-fn cargo(args: &[&str]) -> Result<()> {
-    let status = Command::new("cargo")
-        .args(args)
-        .status()
-        .context("starting cargo")?;
-    ensure!(
-        status.success(),
-        "cargo {} ended with {status}",
-        args.join(" ")
-    );
-    Ok(())
 }

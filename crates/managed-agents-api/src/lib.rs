@@ -1,1 +1,2 @@
 //! Wire types of the Managed Agents REST API.
+#![forbid(unsafe_code)]

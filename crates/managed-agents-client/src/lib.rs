@@ -1,1 +1,2 @@
 //! REST client of the Managed Agents API.
+#![forbid(unsafe_code)]

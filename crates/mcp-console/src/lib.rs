@@ -1,1 +1,2 @@
 //! Control plane of MCP tunnels: REST API, keys, approvals and audit.
+#![forbid(unsafe_code)]

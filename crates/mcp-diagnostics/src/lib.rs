@@ -1,1 +1,2 @@
 //! Check reports, admin listener and telemetry set-up.
+#![forbid(unsafe_code)]

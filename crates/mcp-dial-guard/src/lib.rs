@@ -1,1 +1,2 @@
 //! Which addresses a private-network program may dial.
+#![forbid(unsafe_code)]

@@ -1,1 +1,2 @@
 //! MCP and JSON-RPC messages read without copying.
+#![forbid(unsafe_code)]

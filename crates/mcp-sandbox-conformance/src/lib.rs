@@ -1,1 +1,2 @@
 //! The suite that every sandbox executor must pass.
+#![forbid(unsafe_code)]

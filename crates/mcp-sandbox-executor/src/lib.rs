@@ -1,1 +1,2 @@
 //! The executor and sandbox traits and their plain types.
+#![forbid(unsafe_code)]

@@ -1,1 +1,2 @@
 //! The agent toolset: bash, read, write, edit, glob, grep.
+#![forbid(unsafe_code)]

@@ -1,1 +1,2 @@
 //! Tokens, keys, proofs and access snapshots of MCP tunnels.
+#![forbid(unsafe_code)]

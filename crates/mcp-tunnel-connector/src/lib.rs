@@ -1,1 +1,2 @@
 //! Gateway engine of MCP tunnels.
+#![forbid(unsafe_code)]

@@ -1,1 +1,2 @@
 //! Relay engine of MCP tunnels.
+#![forbid(unsafe_code)]

@@ -1,1 +1,2 @@
 //! MCP tunnel sessions over tokio and TLS.
+#![forbid(unsafe_code)]

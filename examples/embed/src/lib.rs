@@ -1,1 +1,2 @@
 //! Small programs that embed one library each.
+#![forbid(unsafe_code)]

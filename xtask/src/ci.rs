@@ -1,0 +1,97 @@
+//! What continuous integration runs, in the order that fails soonest.
+
+use crate::shell::{cargo, root, step, tools};
+use crate::tidy;
+use anyhow::{Context, Result};
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Crates without IO, clock or randomness: they build for wasm32.
+const SANS_IO: [&str; 6] = [
+    "managed-agents-api",
+    "mcp-dial-guard",
+    "mcp-messages",
+    "mcp-sandbox-executor",
+    "mcp-tunnel-auth",
+    "mcp-tunnel-proto",
+];
+
+/// Every test of the workspace.
+pub(crate) fn test() -> Result<()> {
+    step(
+        "tests",
+        cargo("test --workspace --locked --quiet").env("RUST_BACKTRACE", "1"),
+    )
+}
+
+/// Every test and every check; `full` adds the long ones.
+pub(crate) fn run(full: bool) -> Result<()> {
+    step("format", &mut cargo("fmt --all --check"))?;
+    tidy::run()?;
+    step(
+        "lints",
+        &mut cargo("clippy --workspace --all-targets --locked --quiet -- -D warnings"),
+    )?;
+    wasm()?;
+    test()?;
+    docs()?;
+    step(
+        "bans, licences, sources",
+        &mut deny("check --hide-inclusion-graph bans licenses sources")?,
+    )?;
+    if full {
+        long()?;
+    }
+    Ok(())
+}
+
+/// Known vulnerabilities in the dependencies.
+pub(crate) fn audit() -> Result<()> {
+    step("advisories", &mut deny("check advisories")?)
+}
+
+fn wasm() -> Result<()> {
+    step(
+        "wasm32 target",
+        Command::new("rustup").args(["target", "add", "wasm32-unknown-unknown"]),
+    )?;
+    let packages = SANS_IO.map(|name| format!("-p {name}")).join(" ");
+    let build = format!("check --locked --quiet --target wasm32-unknown-unknown {packages}");
+    step("wasm32 build of the crates without IO", &mut cargo(&build))
+}
+
+fn docs() -> Result<()> {
+    let mut command = cargo("doc --workspace --no-deps --locked --quiet");
+    step("documentation", command.env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+fn long() -> Result<()> {
+    let hack = installed("cargo-hack")?;
+    let each = "hack check --workspace --feature-powerset --no-dev-deps --locked";
+    step(
+        "feature powerset",
+        Command::new(hack).args(each.split(' ')).current_dir(root()),
+    )?;
+    let miri = "+nightly miri test -p mcp-tunnel-proto --lib";
+    step(
+        "miri over the protocol core",
+        cargo(miri).env("MIRIFLAGS", "-Zmiri-disable-isolation"),
+    )
+}
+
+fn deny(args: &str) -> Result<Command> {
+    let mut command = Command::new(installed("cargo-deny")?);
+    command.args(args.split(' ')).current_dir(root());
+    Ok(command)
+}
+
+/// The path of a cargo tool, installed under `target/tools` at first use.
+fn installed(name: &str) -> Result<PathBuf> {
+    let path = tools().join("bin").join(name);
+    if !path.exists() {
+        let install = format!("install --locked --quiet {name} --root");
+        step(&format!("installing {name}"), cargo(&install).arg(tools()))
+            .with_context(|| format!("{name} comes from crates.io: is it reachable from here?"))?;
+    }
+    Ok(path)
+}
