@@ -1,7 +1,7 @@
 //! What continuous integration runs, in the order that fails soonest.
 
 use crate::shell::{cargo, root, step, tools};
-use crate::tidy;
+use crate::{setup, tidy};
 use anyhow::{Context, Result};
 use std::path::PathBuf;
 use std::process::Command;
@@ -18,6 +18,7 @@ const SANS_IO: [&str; 6] = [
 
 /// Every test of the workspace.
 pub(crate) fn test() -> Result<()> {
+    setup::run()?;
     step(
         "tests",
         cargo("test --workspace --locked --quiet").env("RUST_BACKTRACE", "1"),

@@ -10,8 +10,8 @@ mod setup;
 mod shell;
 mod tidy;
 
-use anyhow::Result;
 use clap::{Parser, Subcommand};
+use std::process::ExitCode;
 
 #[derive(Parser)]
 #[command(
@@ -46,13 +46,20 @@ enum Task {
     Audit,
 }
 
-fn main() -> Result<()> {
-    match Args::parse().command {
+fn main() -> ExitCode {
+    let done = match Args::parse().command {
         Task::Setup { benches: false } => setup::run(),
         Task::Setup { benches: true } => setup::run().and_then(|()| setup::run_for_benches()),
         Task::Test => ci::test(),
         Task::Ci { full } => ci::run(full),
         Task::Tidy => tidy::run(),
         Task::Audit => ci::audit(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

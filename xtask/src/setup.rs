@@ -3,6 +3,7 @@
 //! Everything goes to `target/tools/`, pinned by the manifests of `xtask/tools/`. Each part leaves
 //! a stamp with the manifests it was made from, so that a second run does nothing.
 
+use crate::shell::tools;
 use anyhow::{Context, Result, bail, ensure};
 use std::{
     env, fs,
@@ -203,14 +204,6 @@ fn is_root() -> bool {
 
 fn manifests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tools")
-}
-
-fn tools() -> PathBuf {
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
-        PathBuf::from,
-    );
-    target.join("tools")
 }
 
 const STAMP: &str = ".stamp";

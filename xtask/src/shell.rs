@@ -14,7 +14,10 @@ pub(crate) fn root() -> PathBuf {
 
 /// Where tools that the project installs for itself live.
 pub(crate) fn tools() -> PathBuf {
-    root().join("target/tools")
+    let target = std::env::var_os("CARGO_TARGET_DIR");
+    target
+        .map_or_else(|| root().join("target"), PathBuf::from)
+        .join("tools")
 }
 
 /// A cargo command at the root of the workspace; `args` are split at spaces.
