@@ -1,0 +1,6 @@
+//! Tests of the transport from outside, one module a subject, in one program.
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic anywhere")]
+
+mod common;
+mod local_ca;
+mod tls;
