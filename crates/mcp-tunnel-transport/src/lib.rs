@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod backoff;
+pub mod dial;
 #[cfg(feature = "local-ca")]
 pub mod local_ca;
 mod target;
