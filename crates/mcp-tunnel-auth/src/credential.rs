@@ -373,3 +373,6 @@ impl LinkCredential {
         message
     }
 }
+
+#[cfg(test)]
+mod tests;

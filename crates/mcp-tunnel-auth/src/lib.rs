@@ -71,6 +71,8 @@ mod base32;
 mod bearer;
 mod code;
 mod credential;
+#[cfg(test)]
+mod fixture;
 mod id;
 mod key;
 mod kind;

@@ -164,6 +164,11 @@ mod tests {
     fn key_and_id_have_one_text_form_each() {
         let master = MasterKey::parse(TEXT).unwrap();
         let id = master.id();
+        assert_eq!(
+            id.to_string(),
+            "619dc1f1d662a8b9",
+            "computed by Python's hmac"
+        );
         assert_eq!(MasterKeyId::parse(&id.to_string()), Ok(id));
         assert_eq!(format!("{master:?}"), format!("MasterKey({id})"));
         for bad in [

@@ -571,3 +571,6 @@ impl From<AccessSnapshot> for SnapshotParts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

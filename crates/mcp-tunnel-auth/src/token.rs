@@ -218,3 +218,6 @@ fn check_of(content: &[u8]) -> [u8; CHECK_BYTES] {
     let [a, b, c, d, ..] = digest;
     [a, b, c, d]
 }
+
+#[cfg(test)]
+mod tests;
