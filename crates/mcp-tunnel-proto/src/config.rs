@@ -1,0 +1,255 @@
+//! Limits and times, each with its default and what it costs.
+
+use std::time::Duration;
+
+use crate::{Features, Limits, hello::MIN_MAX_FRAME, wire::MAX_OFFSET};
+
+/// Limits and times of one side of a link.
+///
+/// # Memory
+///
+/// With `s` = [`max_streams`](Self::max_streams) + [`max_opened_streams`](Self::max_opened_streams), a
+/// session holds at most
+///
+/// ```text
+/// received   s * stream_window + shared_window                       (times 4, see below)
+/// to send    session_send_buffer + s * 16 KiB + one Transmit
+/// fixed      s * about 600 bytes + 4 KiB of HELLO + one partial frame
+/// ```
+///
+/// The factor: payloads of 1 KiB and more are slices of the transport's read buffer and keep it alive. A
+/// stream that already has unread bytes gets copies below 16 KiB, so that with read buffers of 64 KiB
+/// a slice pins at most four times itself, and a first slice at most one read buffer a stream.
+///
+/// Setters clamp to what the protocol allows; none can fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    max_frame: u16,
+    stream_window: u64,
+    wide_stream_window: u64,
+    shared_window: u64,
+    session_window: u64,
+    max_streams: u32,
+    max_opened_streams: u32,
+    send_buffer: usize,
+    session_send_buffer: usize,
+    ping_interval: Duration,
+    silence: Duration,
+    features: Features,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_frame: 16 * 1024,
+            stream_window: 64 * 1024,
+            wide_stream_window: 1024 * 1024,
+            shared_window: 8 * 1024 * 1024,
+            session_window: 8 * 1024 * 1024,
+            max_streams: 1024,
+            max_opened_streams: 1024,
+            send_buffer: 256 * 1024,
+            session_send_buffer: 4 * 1024 * 1024,
+            ping_interval: Duration::from_secs(5),
+            silence: Duration::from_secs(15),
+            features: Features::NONE,
+        }
+    }
+}
+
+/// Setters, chained.
+impl Config {
+    /// Payload of one frame that this side accepts, in bytes. Default 16 KiB: one TLS record; 4 KiB to
+    /// 65,535. Costs one partial frame of this size. Raised, a peer's frame delays others for longer.
+    #[must_use]
+    pub const fn set_max_frame(mut self, bytes: u16) -> Self {
+        self.max_frame = if bytes < MIN_MAX_FRAME {
+            MIN_MAX_FRAME
+        } else {
+            bytes
+        };
+        self
+    }
+
+    /// Payload that a peer may send on a new stream unasked, in bytes. Default 64 KiB: most calls fit. At
+    /// least 1 KiB. Costs as much per stream. Raised, every open stream may hold that much more.
+    #[must_use]
+    pub const fn set_stream_window(mut self, bytes: u64) -> Self {
+        self.stream_window = clamp(bytes, 1024, MAX_OFFSET);
+        self
+    }
+
+    /// Window of a stream whose reader keeps up, in bytes, taken from the shared window. Default 1 MiB: 130
+    /// Mbit/s at 60 ms. Raised, fewer streams get it.
+    #[must_use]
+    pub const fn set_wide_stream_window(mut self, bytes: u64) -> Self {
+        self.wide_stream_window = clamp(bytes, 1024, MAX_OFFSET);
+        self
+    }
+
+    /// What all wide windows of a session may add, in bytes. Default 8 MiB. Costs as much per session: a
+    /// peer's readers fill it by reading fast once and then stopping.
+    #[must_use]
+    pub const fn set_shared_window(mut self, bytes: u64) -> Self {
+        self.shared_window = clamp(bytes, 0, MAX_OFFSET);
+        self
+    }
+
+    /// Encoded bytes that the peer may have on the way, in bytes. Default 8 MiB: 1 Gbit/s at 60 ms; at least
+    /// 64 KiB. Credit returns on arrival, so that slow readers never hold it. It bounds what the *peer*
+    /// retains for resumption.
+    #[must_use]
+    pub const fn set_session_window(mut self, bytes: u64) -> Self {
+        self.session_window = clamp(bytes, 64 * 1024, MAX_OFFSET);
+        self
+    }
+
+    /// Streams that the peer may have open at a time. Default 1,024. Each costs about 600 bytes and a stream
+    /// window. Raised, a peer makes the application work on that many at once.
+    #[must_use]
+    pub const fn set_max_streams(mut self, streams: u32) -> Self {
+        self.max_streams = streams;
+        self
+    }
+
+    /// Streams that this side has open at a time, whatever the peer allows. Default 1,024. Costs as above.
+    #[must_use]
+    pub const fn set_max_opened_streams(mut self, streams: u32) -> Self {
+        self.max_opened_streams = streams;
+        self
+    }
+
+    /// What a stream accepts ahead of the link, in bytes. Default 256 KiB; at least 16 KiB. The peer's credit
+    /// bounds it too: nothing is accepted that the peer has not made room for.
+    #[must_use]
+    pub fn set_send_buffer(mut self, bytes: usize) -> Self {
+        self.send_buffer = bytes.max(crate::frame::QUANTUM);
+        self
+    }
+
+    /// What all streams together accept ahead of the link, in bytes. Default 4 MiB. Beyond it each stream
+    /// may still hold one quantum of 16 KiB, so that none starves.
+    #[must_use]
+    pub const fn set_session_send_buffer(mut self, bytes: usize) -> Self {
+        self.session_send_buffer = bytes;
+        self
+    }
+
+    /// Time between pings. Default 5 s; at least 10 ms. 16 bytes each way.
+    #[must_use]
+    pub fn set_ping_interval(mut self, interval: Duration) -> Self {
+        self.ping_interval = interval.max(Duration::from_millis(10));
+        self
+    }
+
+    /// Silence after which the link counts as dead. Default 15 s: two pings lost and a third on its way. Any
+    /// byte ends it. At least twice the ping interval when used.
+    #[must_use]
+    pub const fn set_silence(mut self, silence: Duration) -> Self {
+        self.silence = silence;
+        self
+    }
+
+    /// Optional features to offer. Default none.
+    #[must_use]
+    pub const fn set_features(mut self, features: Features) -> Self {
+        self.features = features;
+        self
+    }
+}
+
+const fn clamp(value: u64, least: u64, most: u64) -> u64 {
+    if value < least {
+        least
+    } else if value > most {
+        most
+    } else {
+        value
+    }
+}
+
+/// What is set.
+impl Config {
+    /// What HELLO announces.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits::new(
+            self.max_frame,
+            self.stream_window,
+            self.session_window,
+            self.max_streams.into(),
+        )
+    }
+
+    /// See [`set_max_frame`](Self::set_max_frame).
+    #[must_use]
+    pub const fn max_frame(&self) -> u16 {
+        self.max_frame
+    }
+
+    /// See [`set_stream_window`](Self::set_stream_window).
+    #[must_use]
+    pub const fn stream_window(&self) -> u64 {
+        self.stream_window
+    }
+
+    /// See [`set_wide_stream_window`](Self::set_wide_stream_window); never below the stream window.
+    #[must_use]
+    pub fn wide_stream_window(&self) -> u64 {
+        self.wide_stream_window.max(self.stream_window)
+    }
+
+    /// See [`set_shared_window`](Self::set_shared_window).
+    #[must_use]
+    pub const fn shared_window(&self) -> u64 {
+        self.shared_window
+    }
+
+    /// See [`set_session_window`](Self::set_session_window).
+    #[must_use]
+    pub const fn session_window(&self) -> u64 {
+        self.session_window
+    }
+
+    /// See [`set_max_streams`](Self::set_max_streams).
+    #[must_use]
+    pub const fn max_streams(&self) -> u32 {
+        self.max_streams
+    }
+
+    /// See [`set_max_opened_streams`](Self::set_max_opened_streams).
+    #[must_use]
+    pub const fn max_opened_streams(&self) -> u32 {
+        self.max_opened_streams
+    }
+
+    /// See [`set_send_buffer`](Self::set_send_buffer).
+    #[must_use]
+    pub const fn send_buffer(&self) -> usize {
+        self.send_buffer
+    }
+
+    /// See [`set_session_send_buffer`](Self::set_session_send_buffer).
+    #[must_use]
+    pub const fn session_send_buffer(&self) -> usize {
+        self.session_send_buffer
+    }
+
+    /// See [`set_ping_interval`](Self::set_ping_interval).
+    #[must_use]
+    pub const fn ping_interval(&self) -> Duration {
+        self.ping_interval
+    }
+
+    /// See [`set_silence`](Self::set_silence).
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        self.silence.max(self.ping_interval.saturating_mul(2))
+    }
+
+    /// See [`set_features`](Self::set_features).
+    #[must_use]
+    pub const fn features(&self) -> Features {
+        self.features
+    }
+}

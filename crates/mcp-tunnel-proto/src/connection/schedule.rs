@@ -1,0 +1,261 @@
+//! What goes out next: control first, then payload in turns.
+
+use std::{collections::VecDeque, time::Instant};
+
+use bytes::Buf;
+
+use super::{
+    Connection, Departure, flow,
+    streams::{RecvState, SendState, Stream},
+};
+use crate::{
+    Frame, GoAway, LastStream, QUANTUM, StreamId, Transmit, Urgency,
+    frame::{HEADER, kind},
+};
+
+/// SCHED-3: a less urgent stream waits for at most so many quanta of more urgent ones.
+const PATIENCE: u8 = 8;
+
+/// Queues of streams with something to send. Every stream is at most once in each, so that none outgrows
+/// the table.
+#[derive(Debug, Default)]
+pub(crate) struct Schedule {
+    /// OPENs, in order of ids.
+    opens: VecDeque<StreamId>,
+    control: VecDeque<StreamId>,
+    ready: [VecDeque<StreamId>; Urgency::COUNT],
+    /// How many quanta each level has let pass since its last.
+    passed: [u8; Urgency::COUNT],
+}
+
+impl Schedule {
+    pub(crate) fn push_open(&mut self, id: StreamId) {
+        self.opens.push_back(id);
+    }
+
+    pub(crate) fn cancel_open(&mut self, id: StreamId) {
+        self.opens.retain(|other| *other != id);
+    }
+
+    pub(crate) fn push_control(&mut self, id: StreamId, stream: &mut Stream) {
+        if !stream.in_control {
+            stream.in_control = true;
+            self.control.push_back(id);
+        }
+    }
+
+    pub(crate) fn push_ready(&mut self, id: StreamId, stream: &mut Stream) {
+        if stream.in_ready || stream.unsent.is_some() {
+            return;
+        }
+        if let Some(queue) = self.ready.get_mut(stream.urgency.level()) {
+            stream.in_ready = true;
+            queue.push_back(id);
+        }
+    }
+
+    /// The stream whose turn it is.
+    fn pop_ready(&mut self) -> Option<StreamId> {
+        let mut chosen = None;
+        for (level, (queue, passed)) in self.ready.iter().zip(&self.passed).enumerate() {
+            if queue.is_empty() {
+                continue;
+            }
+            if chosen.is_none() || *passed >= PATIENCE {
+                chosen = Some(level);
+            }
+        }
+        let chosen = chosen?;
+        for (level, passed) in self.passed.iter_mut().enumerate() {
+            *passed = if level > chosen {
+                passed.saturating_add(1)
+            } else if level == chosen {
+                0
+            } else {
+                *passed
+            };
+        }
+        self.ready.get_mut(chosen)?.pop_front()
+    }
+}
+
+impl Connection {
+    /// Adds frames to `out` until it is full or nothing is left; says whether any was added.
+    pub(super) fn transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
+        let before = out.remaining();
+        if let Some(frame) = self.close_frame.take() {
+            out.push_frame(&frame);
+        }
+        if self.closed.is_none() {
+            self.transmit_link(now, out);
+            self.transmit_opens(out);
+            self.transmit_control(out);
+            self.transmit_payload(out);
+        }
+        out.remaining() > before
+    }
+
+    /// SCHED-1: link frames and GOAWAY wait for no credit and no payload.
+    fn transmit_link(&mut self, now: Instant, out: &mut Transmit) {
+        if let Some(number) = self.liveness.poll_pong() {
+            out.push_frame(&Frame::Pong(number));
+        }
+        if self.window.is_due(4) {
+            out.push_frame(&Frame::SessionCredit(self.window.grant()));
+        }
+        if self.streams.window.is_due(8) {
+            out.push_frame(&Frame::StreamsCredit(self.streams.window.grant()));
+        }
+        if let Some(last) = self.departure_due() {
+            let goaway = GoAway {
+                last,
+                ..self.goaway.clone()
+            };
+            out.push_frame(&Frame::GoAway(Box::new(goaway)));
+            if last == LastStream::Any {
+                let after = self.liveness.ping_soon();
+                self.departure = Departure::Warned { after };
+            } else {
+                self.departure = Departure::Final;
+                self.streams.accepted = last;
+                self.check_drained();
+            }
+        }
+        if let Some(number) = self.liveness.poll_ping(now) {
+            out.push_frame(&Frame::Ping(number));
+        }
+    }
+
+    fn departure_due(&self) -> Option<LastStream> {
+        match self.departure {
+            Departure::WarningDue => Some(LastStream::Any),
+            Departure::FinalDue => Some(
+                self.streams
+                    .highest_remote()
+                    .map_or(LastStream::Nothing, LastStream::UpTo),
+            ),
+            Departure::Staying | Departure::Warned { .. } | Departure::Final => None,
+        }
+    }
+
+    /// OPEN-2: in order of ids. OPEN-3: with as much first payload as credit and frame allow.
+    fn transmit_opens(&mut self, out: &mut Transmit) {
+        while !out.is_full() {
+            let Some(id) = self.schedule.opens.pop_front() else {
+                return;
+            };
+            let Some(stream) = self.streams.get_mut(id) else {
+                continue;
+            };
+            let Some(header) = stream.unsent.take() else {
+                continue;
+            };
+            let head = header.encoded_len();
+            let length = stream
+                .send
+                .buffer
+                .len()
+                .min(usize::from(self.agreed.peer.max_frame).saturating_sub(head))
+                .min(QUANTUM)
+                .min(flow::length(self.credit.available()));
+            let fin =
+                stream.send.state == SendState::Finishing && length == stream.send.buffer.len();
+            let frame = if fin { kind::OPEN_FIN } else { kind::OPEN };
+            out.push_head(frame, head.saturating_add(length), id);
+            out.push_heads(|heads| header.encode(heads));
+            self.credit.spend(flow::amount(length));
+            self.after_payload(id, length, fin, out);
+        }
+    }
+
+    fn transmit_control(&mut self, out: &mut Transmit) {
+        while !out.is_full() {
+            let Some(id) = self.schedule.control.pop_front() else {
+                return;
+            };
+            let Some(stream) = self.streams.get_mut(id) else {
+                continue;
+            };
+            stream.in_control = false;
+            if std::mem::take(&mut stream.recv.credit_due) && stream.recv.state == RecvState::Open {
+                let limit = stream.recv.window.grant();
+                out.push_frame(&Frame::StreamCredit { id, limit });
+            }
+            if let Some(code) = stream.recv.stop_due.take() {
+                out.push_frame(&Frame::Stop { id, code });
+            }
+            match stream.send.state {
+                SendState::Resetting(code) => {
+                    out.push_frame(&Frame::Reset { id, code });
+                    stream.send.state = SendState::Ended;
+                }
+                SendState::Finishing if stream.send.buffer.is_empty() => {
+                    out.push_head(kind::DATA_FIN, 0, id);
+                    stream.send.state = SendState::Ended;
+                }
+                SendState::Open | SendState::Finishing | SendState::Ended => {}
+            }
+            self.settle(id);
+        }
+    }
+
+    /// SCHED-2: one quantum a turn.
+    fn transmit_payload(&mut self, out: &mut Transmit) {
+        let header = flow::amount(HEADER);
+        while !out.is_full() {
+            let available = self.credit.available().saturating_sub(header);
+            if available == 0 {
+                return;
+            }
+            let Some(id) = self.schedule.pop_ready() else {
+                return;
+            };
+            let Some(stream) = self.streams.get_mut(id) else {
+                continue;
+            };
+            stream.in_ready = false;
+            let length = stream
+                .send
+                .buffer
+                .len()
+                .min(usize::from(self.agreed.peer.max_frame))
+                .min(QUANTUM)
+                .min(flow::length(available));
+            if length == 0 {
+                continue;
+            }
+            let fin =
+                stream.send.state == SendState::Finishing && length == stream.send.buffer.len();
+            let frame = if fin { kind::DATA_FIN } else { kind::DATA };
+            out.push_head(frame, length, id);
+            self.credit
+                .spend(flow::amount(length).saturating_add(header));
+            self.after_payload(id, length, fin, out);
+        }
+    }
+
+    /// Moves `length` payload bytes of a stream behind the header that was just written.
+    fn after_payload(&mut self, id: StreamId, length: usize, fin: bool, out: &mut Transmit) {
+        let Some(stream) = self.streams.get_mut(id) else {
+            return;
+        };
+        let mut left = length;
+        while left > 0 {
+            let Some(piece) = stream.send.buffer.pop(left) else {
+                break;
+            };
+            left = left.saturating_sub(piece.len());
+            out.push_payload(piece);
+        }
+        self.buffered = self.buffered.saturating_sub(length);
+        if fin {
+            stream.send.state = SendState::Ended;
+        } else if !stream.send.buffer.is_empty() {
+            self.schedule.push_ready(id, stream);
+        } else if stream.send.state == SendState::Finishing {
+            self.schedule.push_control(id, stream);
+        }
+        self.wake_writer(id);
+        self.settle(id);
+    }
+}

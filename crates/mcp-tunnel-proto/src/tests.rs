@@ -1,0 +1,5 @@
+//! Tests of the whole core, over a virtual link.
+
+mod pair;
+
+mod basic;
