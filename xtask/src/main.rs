@@ -5,13 +5,14 @@
     reason = "a command line program speaks on its terminal"
 )]
 
+mod bench;
 mod ci;
 mod setup;
 mod shell;
 mod tidy;
 
 use clap::{Parser, Subcommand};
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 #[derive(Parser)]
 #[command(
@@ -40,6 +41,16 @@ enum Task {
         #[arg(long)]
         full: bool,
     },
+    /// Measure: `tunnel` (beside other tunnels), or a benchmark of the package `benches`.
+    Bench {
+        name: String,
+        /// One short round: to see that it works.
+        #[arg(long)]
+        quick: bool,
+        /// Write the results here as JSON.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
     /// Check the rules of the house that no compiler knows.
     Tidy,
     /// Look up known vulnerabilities (needs the advisory database on the network).
@@ -52,6 +63,7 @@ fn main() -> ExitCode {
         Task::Setup { benches: true } => setup::run().and_then(|()| setup::run_for_benches()),
         Task::Test => ci::test(),
         Task::Ci { full } => ci::run(full),
+        Task::Bench { name, quick, json } => bench::run(&name, quick, json.as_deref()),
         Task::Tidy => tidy::run(),
         Task::Audit => ci::audit(),
     };

@@ -15,7 +15,8 @@ mod rounds;
 mod tasks;
 
 use anyhow::{Context, Result};
-use axum::{Json, Router, routing::get, serve::ListenerExt};
+use axum::{Json, Router, body::Body, extract::Path, routing::get, serve::ListenerExt};
+use bytes::Bytes;
 use rmcp::transport::{
     StreamableHttpServerConfig, StreamableHttpService,
     streamable_http_server::session::local::LocalSessionManager,
@@ -126,7 +127,8 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener> {
         .with_context(|| format!("binding {address}"))
 }
 
-/// Serves MCP on `/mcp` and the call counters on `/counters` until `stop`.
+/// Serves MCP on `/mcp`, the call counters on `/counters` and so many bytes on `/blob/{bytes}`
+/// until `stop`.
 ///
 /// # Errors
 /// The listener fails.
@@ -147,7 +149,8 @@ pub async fn serve(
     );
     let router = Router::new()
         .nest_service("/mcp", mcp)
-        .route("/counters", get(async move || Json(counters.read())));
+        .route("/counters", get(async move || Json(counters.read())))
+        .route("/blob/{bytes}", get(async |Path(bytes)| blob(bytes)));
     let nodelay = options.nodelay;
     let listener = listener.tap_io(move |socket| {
         // A socket that is already closed refuses; the read that follows says so.
@@ -155,4 +158,18 @@ pub async fn serve(
     });
     let serve = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
     serve.await.context("serving MCP")
+}
+
+/// A body of known length without ever being in memory whole.
+fn blob(bytes: u64) -> axum::response::Response {
+    static BLOCK: [u8; 64 << 10] = [b'x'; 64 << 10];
+    let blocks = futures_util::stream::unfold(bytes, async |left| {
+        let now = usize::try_from(left).unwrap_or(usize::MAX).min(BLOCK.len());
+        let block = Bytes::from_static(BLOCK.get(..now).unwrap_or_default());
+        (now > 0).then(|| (Ok::<_, std::io::Error>(block), left - now as u64))
+    });
+    let mut response = axum::response::Response::new(Body::from_stream(blocks));
+    let headers = response.headers_mut();
+    headers.insert(http::header::CONTENT_LENGTH, bytes.into());
+    response
 }

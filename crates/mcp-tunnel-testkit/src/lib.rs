@@ -8,9 +8,11 @@
 pub mod conformance;
 pub mod drivers;
 pub mod fixture;
+pub mod load;
 pub mod process;
 pub mod recorder;
 pub mod relay;
 pub mod rmcp_client;
+pub mod stack;
 pub mod tools;
 pub mod upstream;

@@ -110,6 +110,15 @@ fn major_version(node: &Path) -> Option<u32> {
     text.strip_prefix('v')?.split('.').next()?.parse().ok()
 }
 
+/// A port that nobody listens on at this moment, for programs that cannot be given port 0.
+///
+/// # Errors
+/// No port is free.
+pub fn free_port() -> std::io::Result<u16> {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+    Ok(listener.local_addr()?.port())
+}
+
 /// One of this package's scripts.
 #[must_use]
 pub fn script(name: &str) -> PathBuf {

@@ -1,0 +1,41 @@
+//! `cargo xtask bench NAME`: measurements in the release profile.
+
+use crate::{
+    setup,
+    shell::{cargo, root, step},
+};
+use anyhow::Result;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Runs the benchmark `name`: `tunnel`, or one of the package `benches`.
+pub(crate) fn run(name: &str, quick: bool, json: Option<&Path>) -> Result<()> {
+    if name != "tunnel" {
+        let command = format!("bench --package benches --bench {name} --locked");
+        return step(name, &mut cargo(&command));
+    }
+    setup::run_for_benches()?;
+    step(
+        "release build of what is measured",
+        &mut cargo(
+            "build --release --locked --package mcp-cloud --package mcp-tunnel-gateway \
+             --package mcp-tunnel-testkit --bins",
+        ),
+    )?;
+    let programs = target().join("release");
+    let mut bench = Command::new(programs.join("bench-tunnel"));
+    bench.env("MCP_TESTKIT_BIN_DIR", &programs);
+    if quick {
+        bench.arg("--quick");
+    }
+    if let Some(file) = json {
+        bench.arg("--json").arg(file);
+    }
+    step("one server direct, through us, through others", &mut bench)
+}
+
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
