@@ -4,7 +4,6 @@
 //! a stamp with the manifests it was made from, so that a second run does nothing.
 
 use crate::shell::tools;
-use crate::shell::{root, tools};
 use anyhow::{Context, Result, bail, ensure};
 use std::{
     env, fs,
