@@ -1,2 +1,31 @@
 //! Fuzz targets and their corpora.
+//!
+//! A target is a function from bytes that must not panic; where it can, it also checks what the bytes were read as. The
+//! program `fuzz` gives one of them, named by `FUZZ_TARGET`, to libFuzzer; plain `cargo test` replays `corpus/NAME/*`.
+
 #![forbid(unsafe_code)]
+
+mod auth;
+mod messages;
+
+/// A name, which is also that of its folder below `corpus`, and what it does with some bytes.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All targets, by crate.
+pub const TARGETS: &[Target] = &[
+    ("auth_credential", auth::credential),
+    ("auth_text", auth::text),
+    ("auth_token", auth::token),
+    ("messages_envelope", messages::envelope),
+    ("messages_request_id", messages::request_id),
+    ("messages_sse", messages::sse),
+];
+
+/// The target with this name.
+#[must_use]
+pub fn target(name: &str) -> Option<fn(&[u8])> {
+    TARGETS
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, run)| *run)
+}
