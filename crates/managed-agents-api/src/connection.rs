@@ -77,6 +77,9 @@ impl fmt::Display for ConnectionStatus {
 pub struct ApproveKey {
     /// Fingerprint that the gateway prints at its start.
     pub gateway_key_fingerprint: String,
+    /// Free text for the audit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// Body of `POST /v1/tunnels/{id}/connections/{cid}/approve`.
@@ -85,6 +88,9 @@ pub struct ApproveConnection {
     /// When given, the approval holds for this key only: 409 when it differs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway_key_fingerprint: Option<String>,
+    /// Free text for the audit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// Who lets a new gateway in.

@@ -72,6 +72,4 @@ pub use connection::{
 };
 pub use error::{ErrorDetails, ErrorEnvelope, ErrorObject, ErrorType};
 pub use page::{LIMIT_DEFAULT, LIMIT_MAX, Page, PageQuery};
-pub use tunnel::{
-    CreateCertificate, CreateTunnel, RotateToken, Tunnel, TunnelCertificate, TunnelToken,
-};
+pub use tunnel::{CreateCertificate, CreateTunnel, Reason, Tunnel, TunnelCertificate, TunnelToken};

@@ -59,9 +59,10 @@ pub struct CreateTunnel {
     pub display_name: Option<String>,
 }
 
-/// Body of `POST /v1/tunnels/{id}/rotate_token`.
+/// Body of `POST /v1/tunnels/{id}/rotate_token`, and of our own routes that take nothing
+/// else.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RotateToken {
+pub struct Reason {
     /// Free text for the audit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

@@ -143,6 +143,10 @@ ids! {
     CallerKeyId "ckey"
     /// A gateway key as one tunnel knows it.
     ConnectionId "tcon"
+    /// A CA certificate of a tunnel.
+    CertificateId "tcrt"
+    /// An API key's row.
+    ApiKeyId "akey"
     /// One link of a gateway to an edge, for as long as it lives.
     LinkId "tlnk"
 }

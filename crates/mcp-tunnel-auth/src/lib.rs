@@ -93,7 +93,8 @@ pub use credential::{
     MAX_CREDENTIAL_BYTES, MAX_ROUTES, ProofError,
 };
 pub use id::{
-    CallerKeyId, ConnectionId, IdError, LinkId, TokenId, TunnelId, WorkspaceId, encode as encode_id,
+    ApiKeyId, CallerKeyId, CertificateId, ConnectionId, IdError, LinkId, TokenId, TunnelId,
+    WorkspaceId, encode as encode_id,
 };
 pub use key::{Fingerprint, GatewayKey, GatewayPublicKey, KeyError, TokenPublicKey, TokenSeed};
 pub use kind::{CredentialKind, WrongCredential, carries_own_credential};

@@ -1,0 +1,186 @@
+//! Snapshots for edges: numbered, whole, published on every change and every minute.
+//!
+//! ```text
+//! handler ── commit ──► publish ──► answer      what was answered is what edges judge by
+//! changes() ─────────► publish                  another process, a dropped handler
+//! every minute ──────► publish                  so that an edge knows the console lives
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mcp_tunnel_auth::{
+    AccessSnapshot, CallerKeyAccess, GatewayAccess, GatewayState, SnapshotError, TokenAccess,
+    TokenState, TunnelAccess, TunnelId,
+};
+use tokio::sync::{Mutex, MutexGuard, watch};
+
+use crate::environment::unix_ms;
+use crate::store::{
+    AccessRows, CallerKeyRecord, Decision, GatewayRecord, StoreError, TokenRecord, TunnelRecord,
+    TunnelStore,
+};
+
+/// Publishes snapshots, one after the other.
+pub(crate) struct Publisher {
+    latest: watch::Sender<Arc<AccessSnapshot>>,
+    /// The change of the store that the latest snapshot holds.
+    turn: Mutex<Option<u64>>,
+}
+
+/// Why no snapshot was published. The one before stands.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The rows could not be read.
+    #[error("reading what edges judge by")]
+    Store(#[from] StoreError),
+    /// Two rows claim the same name.
+    #[error("making a snapshot of the rows")]
+    Snapshot(#[from] SnapshotError),
+}
+
+impl Publisher {
+    pub(crate) fn new() -> Self {
+        Self {
+            latest: watch::Sender::new(Arc::new(AccessSnapshot::empty(0))),
+            turn: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<AccessSnapshot>> {
+        self.latest.subscribe()
+    }
+
+    /// Publishes what the store holds now, unless that was published.
+    pub(crate) async fn publish(
+        &self,
+        store: &dyn TunnelStore,
+        now_ms: u64,
+    ) -> Result<(), PublishError> {
+        let wanted = *store.changes().borrow();
+        let mut turn = self.turn.lock().await;
+        if *turn == Some(wanted) {
+            return Ok(());
+        }
+        self.build(&mut turn, store, now_ms, Repeat::Changed).await
+    }
+
+    /// Publishes even what was published.
+    pub(crate) async fn republish(
+        &self,
+        store: &dyn TunnelStore,
+        now_ms: u64,
+    ) -> Result<(), PublishError> {
+        let mut turn = self.turn.lock().await;
+        self.build(&mut turn, store, now_ms, Repeat::Always).await
+    }
+
+    /// Keeps others from publishing, and says which number comes next at the least.
+    pub(crate) async fn hold(&self, now_ms: u64) -> (MutexGuard<'_, Option<u64>>, u64) {
+        let turn = self.turn.lock().await;
+        let next = AccessSnapshot::next_number(self.latest.borrow().number(), now_ms);
+        (turn, next)
+    }
+
+    async fn build(
+        &self,
+        turn: &mut Option<u64>,
+        store: &dyn TunnelStore,
+        now_ms: u64,
+        repeat: Repeat,
+    ) -> Result<(), PublishError> {
+        // Read before the rows: a change in between is published once more, never missed.
+        let change = *store.changes().borrow();
+        let rows = store.access().await?;
+        let floor = rows.gateways.iter().map(|gateway| gateway.links_from).max();
+        let (tunnels, keys) = access_of(rows);
+        let latest = Arc::clone(&self.latest.borrow());
+        let same = AccessSnapshot::new(
+            latest.number(),
+            latest.issued_at_ms(),
+            tunnels.clone(),
+            keys.clone(),
+        )?;
+        if same != *latest || repeat == Repeat::Always || latest.number() == 0 {
+            // A clock that went back must not close links again that came after a
+            // disconnection: numbers never fall below what rows name.
+            let number =
+                AccessSnapshot::next_number(latest.number(), now_ms).max(floor.unwrap_or(0));
+            let next = AccessSnapshot::new(number, now_ms, tunnels, keys)?;
+            self.latest.send_replace(Arc::new(next));
+        }
+        *turn = Some(change);
+        Ok(())
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Repeat {
+    Changed,
+    Always,
+}
+
+fn access_of(rows: AccessRows) -> (Vec<TunnelAccess>, Vec<CallerKeyAccess>) {
+    let mut tunnels: BTreeMap<TunnelId, TunnelAccess> = rows
+        .tunnels
+        .into_iter()
+        .map(|tunnel| (tunnel.id, tunnel_access(tunnel)))
+        .collect();
+    for token in rows.tokens {
+        if let Some(tunnel) = tunnels.get_mut(&token.tunnel)
+            && tunnel.tokens.len() < TOKENS_MOST
+        {
+            tunnel.tokens.push(token_access(&token));
+        }
+    }
+    for gateway in rows.gateways {
+        if let Some(tunnel) = tunnels.get_mut(&gateway.tunnel) {
+            tunnel.gateways.extend(gateway_access(&gateway));
+        }
+    }
+    let keys = rows
+        .caller_keys
+        .into_iter()
+        .map(caller_key_access)
+        .collect();
+    (tunnels.into_values().collect(), keys)
+}
+
+fn tunnel_access(tunnel: TunnelRecord) -> TunnelAccess {
+    let mut access = TunnelAccess::new(tunnel.id, tunnel.workspace, tunnel.label);
+    access.approval = tunnel.approval;
+    access.caller_auth = tunnel.caller_auth;
+    access
+}
+
+fn token_access(token: &TokenRecord) -> TokenAccess {
+    let mut access = TokenAccess::new(token.token.id, token.token.public_key);
+    if token.retired_at.is_some() {
+        access.state = TokenState::Retired;
+    }
+    access
+}
+
+fn gateway_access(gateway: &GatewayRecord) -> Option<GatewayAccess> {
+    let state = match gateway.decision {
+        Decision::Pending => return None,
+        Decision::Approved => GatewayState::Approved,
+        Decision::Refused => GatewayState::Refused,
+    };
+    let mut access = GatewayAccess::new(gateway.fingerprint, gateway.id, state);
+    access.links_from = gateway.links_from;
+    Some(access)
+}
+
+fn caller_key_access(key: CallerKeyRecord) -> CallerKeyAccess {
+    let mut access = CallerKeyAccess::new(key.id, key.hash, key.workspace);
+    access.tunnels = key.tunnels;
+    access.routes = key.routes;
+    access.expires_at_ms = key.expires_at.map(unix_ms);
+    access
+}
+
+/// Values of a tunnel's token that edges are told of: the current one and the newest
+/// retired ones, which are refused by name; older ones are refused as unknown.
+const TOKENS_MOST: usize = 8;
