@@ -53,7 +53,10 @@ async function drive() {
 
 function messages(error) {
   const found = [];
-  for (let at = error; at; at = at.cause) found.push(`${at.name}: ${at.message}`);
+  for (let at = error; at; at = at.cause) {
+    found.push(`${at.name}: ${at.message}`);
+    if (at.data?.text) found.push(at.data.text);
+  }
   return found.join(' | ');
 }
 

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod caller;
 pub mod conformance;
 pub mod drivers;
 pub mod fixture;

@@ -143,6 +143,14 @@ impl Cloud {
         self.process.exit(within).await
     }
 
+    /// Waits until it ended by itself.
+    ///
+    /// # Errors
+    /// It does not end in time.
+    pub async fn exit(&mut self, within: Duration) -> Result<ExitStatus> {
+        self.process.exit(within).await
+    }
+
     /// Where it listens.
     #[must_use]
     pub fn addresses(&self) -> &Addresses {
