@@ -21,10 +21,11 @@ pub(crate) fn run() -> Result<()> {
     part("Python tools", python)
 }
 
-/// Installs what only the benchmarks need: Debian packages, where this user may.
+/// Installs what only the benchmarks need: Debian packages, where this user may, and a peer.
 pub(crate) fn run_for_benches() -> Result<()> {
     part("sshd", || debian("openssh-server", "/usr/sbin/sshd"))?;
-    part("valgrind", || debian("valgrind", "/usr/bin/valgrind"))
+    part("valgrind", || debian("valgrind", "/usr/bin/valgrind"))?;
+    part("rathole", rathole)
 }
 
 /// What a part did.
@@ -140,6 +141,26 @@ fn debian(package: &str, program: &str) -> Result<Outcome> {
     }
     apt_install(package)?;
     Ok(Outcome::Installed)
+}
+
+/// Another tunnel to measure beside ours. Its own lock file no longer compiles.
+fn rathole() -> Result<Outcome> {
+    let folder = tools().join("peers");
+    if folder.join("bin/rathole").exists() {
+        return Ok(Outcome::Present);
+    }
+    let mut install = Command::new("cargo");
+    install
+        .args(["install", "--quiet", "rathole", "--version", "0.5.0"])
+        .args(["--no-default-features", "--features", "client,server,tls"])
+        .arg("--root")
+        .arg(&folder);
+    Ok(match output(&mut install) {
+        Ok(_) => Outcome::Installed,
+        Err(_) => {
+            Outcome::Without("does not build here; it needs libssl-dev and pkg-config".to_owned())
+        }
+    })
 }
 
 fn apt_install(package: &str) -> Result<()> {

@@ -17,3 +17,4 @@ pub mod rmcp_client;
 pub mod stack;
 pub mod tools;
 pub mod upstream;
+pub mod wire;

@@ -3,6 +3,7 @@
 //! It parses no more of an answer than its length, so that what it costs is small beside what it
 //! measures on the same machine.
 
+use crate::wire::{Wire, connect};
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use rustls_pki_types::ServerName;
@@ -12,12 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     task::JoinSet,
     time::timeout,
 };
-use tokio_rustls::TlsConnector;
 
 /// How long one answer may take.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(120);
@@ -107,20 +106,9 @@ impl LoadTarget {
     }
 
     async fn connect(&self) -> Result<Box<dyn Wire>> {
-        let socket = TcpStream::connect(self.address).await?;
-        socket.set_nodelay(true)?;
-        Ok(match &self.tls {
-            None => Box::new(socket),
-            Some((config, name)) => {
-                let connector = TlsConnector::from(Arc::clone(config));
-                Box::new(connector.connect(name.clone(), socket).await?)
-            }
-        })
+        connect(self.address, self.tls.as_ref()).await
     }
 }
-
-trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
 /// Calls on `connections` connections for `duration`, each as fast as answers come.
 ///

@@ -12,17 +12,16 @@
 mod peers;
 mod table;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Parser;
 use mcp_tunnel_testkit::{
     load::{self, LoadTarget},
     process::{self, Process, processor_time, resident_bytes},
     stack::{CloudOptions, SOON, Stack},
+    wire::tls_config,
 };
 use peers::Peer;
-use rustls::{RootCertStore, crypto::ring};
-use rustls_pki_types::{CertificateDer, pem::PemObject};
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use table::{Measure, Results, Rounds};
 
 /// Bytes of the download.
@@ -152,7 +151,10 @@ impl Bench {
         let prefix = format!("/t/{}/{route}", stack.tunnel.id);
         https.path = format!("{prefix}/mcp");
         https.headers = vec![format!("{header}: {value}")];
-        https.tls = Some((tls(&stack.cloud.ca())?, addresses.ingress.ip().into()));
+        https.tls = Some((
+            tls_config(&stack.cloud.ca())?,
+            addresses.ingress.ip().into(),
+        ));
         self.add(
             format!("dev ingress{suffix}"),
             LoadTarget::plain(dev),
@@ -261,19 +263,6 @@ async fn server(nodelay: bool) -> Result<(Process, SocketAddr)> {
         .trim_start_matches("listening on http://")
         .trim_end_matches("/mcp");
     Ok((server, address.parse()?))
-}
-
-fn tls(ca: &std::path::Path) -> Result<Arc<rustls::ClientConfig>> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(ca)? {
-        roots.add(certificate?)?;
-    }
-    ensure!(!roots.is_empty(), "no certificate in {}", ca.display());
-    let config = rustls::ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
 }
 
 /// Processor time of a process and everything it started: sshd forks for every session.
