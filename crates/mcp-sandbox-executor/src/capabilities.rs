@@ -1,0 +1,141 @@
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// What a backend can do: read before choosing it, shown to operators.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// Short name of the backend, such as `linux` or `docker`.
+    pub backend: String,
+    /// What stands between a command and its host.
+    pub isolation: Isolation,
+    /// How the agent's file tools get inside.
+    pub file_helper: FileHelper,
+    /// Which of the limits of [`Limits`](crate::Limits) bind, and how hard.
+    pub limits: LimitSupport,
+    /// The kinds of network a sandbox may be given.
+    pub network: Vec<NetworkKind>,
+    /// What survives of a sandbox, and how.
+    pub persistence: Persistence,
+    /// A running command can be given input.
+    pub stdin: bool,
+    /// A command can have a terminal.
+    pub terminal: bool,
+    /// A running command can be signalled. Without it only `kill` works.
+    pub signals: bool,
+    /// Standard error arrives apart from standard output.
+    pub separate_stderr: bool,
+    /// Sandboxes can be found again by label or id after a restart.
+    pub listing: bool,
+    /// The backend ends a sandbox after this time whatever its use; none: no end.
+    pub max_lifetime: Option<Duration>,
+    /// An idle sandbox is taken away after this time unless kept alive.
+    pub idle_timeout: Option<Duration>,
+}
+
+impl Capabilities {
+    /// A record that promises nothing but `exec` and `put`.
+    pub fn minimal(backend: impl Into<String>, isolation: Isolation) -> Self {
+        Self {
+            backend: backend.into(),
+            isolation,
+            file_helper: FileHelper::Upload,
+            limits: LimitSupport::default(),
+            network: Vec::new(),
+            persistence: Persistence::default(),
+            stdin: false,
+            terminal: false,
+            signals: false,
+            separate_stderr: true,
+            listing: false,
+            max_lifetime: None,
+            idle_timeout: None,
+        }
+    }
+}
+
+/// What stands between a command and its host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Isolation {
+    /// Nothing at all: for tests of callers only.
+    Nothing,
+    /// Access rules on the host's own kernel and file system.
+    Rules,
+    /// Namespaces or a container on a shared kernel.
+    Namespaces,
+    /// A kernel in user space.
+    UserKernel,
+    /// A virtual machine.
+    VirtualMachine,
+}
+
+/// How hard a limit binds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Enforcement {
+    /// The limit is ignored.
+    #[default]
+    None,
+    /// Watched and answered after the fact, or evaded by a hostile command.
+    Advisory,
+    /// Enforced by the kernel, the hypervisor or the provider.
+    Hard,
+}
+
+/// How hard each limit binds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct LimitSupport {
+    /// Memory.
+    pub memory: Enforcement,
+    /// Processor time per wall time.
+    pub cpu: Enforcement,
+    /// Number of processes and threads.
+    pub processes: Enforcement,
+    /// Bytes on the sandbox's own file systems (`/tmp`, an ephemeral workspace).
+    pub disk: Enforcement,
+    /// Bytes in a workspace that outlives the sandbox.
+    pub workspace_disk: Enforcement,
+}
+
+/// A kind of network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum NetworkKind {
+    /// Nothing but the sandbox's own loopback.
+    None,
+    /// The network of the host or of the provider, unfiltered.
+    Open,
+    /// Address ranges may be allowed.
+    Addresses,
+    /// Host names may be allowed.
+    Names,
+}
+
+/// What survives of a sandbox, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Persistence {
+    /// Named workspaces outlive the sandbox.
+    pub workspaces: bool,
+    /// Processes can be stopped and continued.
+    pub suspend: bool,
+    /// The state can be copied and started from again.
+    pub snapshot: bool,
+}
+
+/// How file tools get inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FileHelper {
+    /// [`Program::FileHelper`](crate::Program::FileHelper) is understood.
+    BuiltIn,
+    /// Upload the static helper with `put`, then run it with `exec`.
+    Upload,
+}
