@@ -1,1 +1,69 @@
-//! Sandbox executor on Linux namespaces, Landlock, seccomp and cgroups.
+//! Sandboxes on Linux namespaces, Landlock, seccomp and control groups.
+//!
+//! ```text
+//!  service (yours, threads, network)          no root after start
+//!     │ socket pair
+//!  launcher (this program again, one thread)  keeps root at T1, parses nothing hostile
+//!     │ clone(user, mount, pid, net, ipc, uts, cgroup)
+//!  init (pid 1 of the sandbox, a fork)        builds the root, drops everything, serves
+//!     │ fork + exec                           service ── socket pair ── init
+//!  commands                                   streams are pipes of the service's own
+//! ```
+//!
+//! The first line of `main` must be [`enter_helper`]: in the launcher it does not
+//! return.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use mcp_sandbox_executor::{Command, Executor as _, ProcessEvent, SandboxSpec};
+//!
+//! let executor = mcp_sandbox_linux::LinuxExecutor::start(Default::default()).await?;
+//! let sandbox = executor.create(SandboxSpec::new()).await?;
+//! let mut process = sandbox.exec(Command::new(["id"])).await?;
+//! while let Some(event) = process.next_event().await? {
+//!     if let ProcessEvent::Exit(exit) = event {
+//!         assert!(exit.success());
+//!     }
+//! }
+//! sandbox.destroy().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The tier of isolation is the strongest in which one sandbox could really be
+//! built at start; [`LinuxExecutor::report`] says which, why not a stronger one,
+//! and what each missing layer exposes. Nothing is lowered silently.
+//!
+//! What this crate does not do: filter network traffic (a sandbox has its own
+//! loopback, or the operator gives it the host's network), run images of another
+//! architecture, or isolate from a hostile kernel.
+#![deny(unsafe_code)]
+
+mod build;
+mod cgroup;
+mod config;
+mod confine;
+mod helper;
+mod init;
+mod inside;
+mod launcher;
+mod link;
+mod message;
+mod plan;
+mod process;
+mod root;
+mod sandbox;
+mod service;
+mod step;
+mod sys;
+mod syscalls;
+mod tier;
+mod transfer;
+mod uids;
+mod wire;
+mod workspace;
+
+pub use config::{Config, ConfigError, Tier, TierError};
+pub use helper::{drop_privileges, enter_helper};
+pub use service::{LinuxExecutor, Report, StartError};
+pub use wire::WireError;

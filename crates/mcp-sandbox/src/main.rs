@@ -1,3 +1,34 @@
 //! Runs agent tool calls in real isolation on your own machines.
+#![expect(clippy::print_stderr, reason = "a command line program")]
+#![forbid(unsafe_code)]
 
-fn main() {}
+mod args;
+mod exec;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::{Cli, Command};
+
+fn main() -> ExitCode {
+    // In the launcher this does not return; nothing may come before it.
+    mcp_sandbox_linux::enter_helper();
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("mcp-sandbox: {error}");
+            return ExitCode::from(5);
+        }
+    };
+    let code = match cli.command {
+        Command::Exec(args) => runtime.block_on(exec::run(args)),
+    };
+    // Reading standard input may block for ever; nothing else is left to do.
+    runtime.shutdown_background();
+    ExitCode::from(code)
+}

@@ -1,0 +1,139 @@
+//! `exec`: one command in a fresh sandbox.
+
+use std::io::{IsTerminal as _, Write as _};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use mcp_sandbox_executor::{
+    Command, Executor as _, Exit, KillReason, Limits, Network, Process, ProcessEvent, SandboxError,
+    SandboxSpec, Stdin,
+};
+use mcp_sandbox_linux::{Config, LinuxExecutor, Tier, drop_privileges};
+use tokio::io::AsyncReadExt as _;
+
+use crate::args::{ExecArgs, NetworkArg, SandboxArgs};
+
+/// The sandbox could not be made (docker's convention).
+const NO_SANDBOX: u8 = 125;
+
+/// Runs it; the result is the exit code.
+pub(crate) async fn run(args: ExecArgs) -> u8 {
+    match try_run(args).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("mcp-sandbox: {error:#}");
+            match error.downcast_ref::<SandboxError>() {
+                Some(SandboxError::ProgramNotFound) => 127,
+                Some(SandboxError::ProgramNotExecutable) => 126,
+                _ => NO_SANDBOX,
+            }
+        }
+    }
+}
+
+async fn try_run(args: ExecArgs) -> anyhow::Result<u8> {
+    let config = config(&args.sandbox)?;
+    let executor = LinuxExecutor::start(config.clone()).await?;
+    drop_privileges(&config).context("giving up root")?;
+    let report = executor.report();
+    if report.tier != Tier::T1 {
+        eprintln!(
+            "mcp-sandbox: isolation is {}: {}",
+            report.tier,
+            report.fell.join("; ")
+        );
+    }
+    if args.sandbox.network == NetworkArg::Host {
+        eprintln!("mcp-sandbox: warning: the command can reach whatever this host can reach");
+    }
+    let sandbox = executor.create(spec(&args.sandbox)).await?;
+    let mut command = Command::new(args.argv);
+    command.timeout = args.timeout;
+    if !std::io::stdin().is_terminal() {
+        command = command.with_stdin(Stdin::Piped);
+    }
+    let outcome = match sandbox.exec(command).await {
+        Ok(process) => follow(process).await,
+        Err(error) => Err(error.into()),
+    };
+    sandbox.destroy().await?;
+    outcome
+}
+
+/// Passes the streams through until the command ends.
+async fn follow(mut process: Box<dyn Process>) -> anyhow::Result<u8> {
+    let mut input = tokio::io::stdin();
+    let mut chunk = vec![0; 64 * 1024];
+    let mut open = !std::io::stdin().is_terminal();
+    loop {
+        tokio::select! {
+            event = process.next_event() => match event? {
+                Some(ProcessEvent::Stdout(bytes)) => std::io::stdout().write_all(&bytes)?,
+                Some(ProcessEvent::Stderr(bytes)) => std::io::stderr().write_all(&bytes)?,
+                Some(ProcessEvent::Exit(exit)) => {
+                    std::io::stdout().flush()?;
+                    return Ok(ended(exit));
+                }
+                Some(_) => {}
+                None => anyhow::bail!("the command ended without a status"),
+            },
+            read = input.read(&mut chunk), if open => match read {
+                Ok(count) if count > 0 => {
+                    process.write_stdin(Bytes::copy_from_slice(&chunk[..count])).await?;
+                }
+                _ => {
+                    open = false;
+                    process.close_stdin().await?;
+                }
+            },
+        }
+    }
+}
+
+fn ended(exit: Exit) -> u8 {
+    match exit {
+        Exit::Killed(KillReason::Timeout) => eprintln!("mcp-sandbox: time is over, command killed"),
+        Exit::Killed(KillReason::OutOfMemory) => {
+            eprintln!("mcp-sandbox: out of memory, command killed")
+        }
+        _ => {}
+    }
+    exit.shell_status()
+}
+
+/// What the operator allows: exactly what this command line asks for.
+pub(crate) fn config(args: &SandboxArgs) -> anyhow::Result<Config> {
+    let mut config = Config::new();
+    for mount in &args.mount {
+        config = config.with_mount(mount.clone())?;
+    }
+    if let Some(root) = &args.rootfs {
+        config = config.with_root_folder(root)?;
+    }
+    if args.network == NetworkArg::Host {
+        config = config.dangerous_host_network();
+    }
+    if let Some(tier) = args.require_tier {
+        config = config.require_tier(tier);
+    }
+    Ok(config)
+}
+
+fn spec(args: &SandboxArgs) -> SandboxSpec {
+    let mut limits = Limits::default();
+    limits.memory_bytes = args.memory;
+    limits.cpu_millis = args.cpus;
+    limits.disk_bytes = args.disk;
+    limits.processes = args.processes;
+    let mut spec = SandboxSpec::new().with_limits(limits);
+    if args.network == NetworkArg::Host {
+        spec = spec.with_network(Network::Host);
+    }
+    for mount in &args.mount {
+        spec = spec.with_mount(mount.clone());
+    }
+    for (name, value) in &args.env {
+        spec = spec.with_env(name, value);
+    }
+    spec
+}

@@ -1,0 +1,111 @@
+//! The `exec` command as a user meets it.
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests")]
+
+use std::env;
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-sandbox"));
+    command
+        .env("CANARY_API_KEY", "sk-canary")
+        .stdin(Stdio::null());
+    command
+}
+
+fn exec(options: &[&str], script: &str) -> Output {
+    program()
+        .arg("exec")
+        .args(options)
+        .args(["--", "sh", "-c", script])
+        .output()
+        .unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Says loudly why a test did not run; where everything is required that is a failure.
+fn possible(test: &str) -> bool {
+    let output = exec(&[], "true");
+    if output.status.success() {
+        return true;
+    }
+    let why = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        env::var_os("CI_REQUIRE_ALL").is_none(),
+        "{test}: no sandbox here: {why}"
+    );
+    eprintln!("SKIPPED {test}: no sandbox can be made here: {why}");
+    false
+}
+
+#[test]
+fn a_command_sees_only_its_sandbox() {
+    if !possible("a_command_sees_only_its_sandbox") {
+        return;
+    }
+    let output = exec(
+        &[],
+        "id -u; ls /; env; cat /proc/1/environ; ls /root /home; true",
+    );
+    let text = stdout(&output);
+    assert!(text.starts_with("1000\n"), "{text}");
+    assert!(text.contains("\nworkspace\n"), "{text}");
+    assert!(!text.contains("canary"), "{text}");
+    assert!(text.ends_with("/home:\nagent\n"), "{text}");
+}
+
+#[test]
+fn the_status_of_the_command_is_ours() {
+    if !possible("the_status_of_the_command_is_ours") {
+        return;
+    }
+    assert_eq!(exec(&[], "exit 7").status.code(), Some(7));
+    assert_eq!(exec(&[], "kill -9 $$").status.code(), Some(137));
+    assert_eq!(
+        exec(&["--timeout", "200ms"], "sleep 60").status.code(),
+        Some(124)
+    );
+    let missing = program()
+        .args(["exec", "--", "no-such-program"])
+        .output()
+        .unwrap();
+    assert_eq!(missing.status.code(), Some(127));
+    let unasked = program()
+        .args(["exec", "--mount", "/etc:/etc", "--", "true"])
+        .output()
+        .unwrap();
+    assert_eq!(unasked.status.code(), Some(125));
+}
+
+#[test]
+fn input_and_both_outputs_pass_through() {
+    if !possible("input_and_both_outputs_pass_through") {
+        return;
+    }
+    let mut child = program()
+        .args([
+            "exec",
+            "--env",
+            "GREETING=hello",
+            "--",
+            "sh",
+            "-c",
+            "cat; echo $GREETING >&2",
+        ])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let input = b"a\0\xff\n".repeat(50_000);
+    let mut stdin = child.stdin.take().unwrap();
+    let copy = input.clone();
+    let writer = std::thread::spawn(move || stdin.write_all(&copy).unwrap());
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    assert_eq!(output.stdout, input);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("hello\n"));
+}
