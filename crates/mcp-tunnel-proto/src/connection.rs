@@ -438,6 +438,13 @@ impl Connection {
         self.buffered
     }
 
+    /// Whether what the application did has left something for [`poll_transmit`](Self::poll_transmit), so that
+    /// whoever owns the socket should be woken. May say so in vain while session credit is spent.
+    #[must_use]
+    pub fn wants_transmit(&self) -> bool {
+        self.transmit_wanted()
+    }
+
     /// What both sides agreed.
     #[must_use]
     pub const fn agreed(&self) -> &Agreed {

@@ -54,6 +54,12 @@ impl Schedule {
         }
     }
 
+    fn is_empty(&self) -> bool {
+        self.opens.is_empty()
+            && self.control.is_empty()
+            && self.ready.iter().all(VecDeque::is_empty)
+    }
+
     /// The stream whose turn it is.
     fn pop_ready(&mut self) -> Option<StreamId> {
         let mut chosen = None;
@@ -124,6 +130,13 @@ impl Connection {
         if let Some(number) = self.liveness.poll_ping(now) {
             out.push_frame(&Frame::Ping(number));
         }
+    }
+
+    pub(super) fn transmit_wanted(&self) -> bool {
+        if self.closed.is_some() {
+            return self.close_frame.is_some();
+        }
+        !self.schedule.is_empty() || self.streams.window.is_due(8) || self.departure_due().is_some()
     }
 
     fn departure_due(&self) -> Option<LastStream> {
