@@ -15,6 +15,7 @@ use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
+    read_ahead::ReadAhead,
     target::{EdgeAddress, EdgeHost, Target},
     tls::{Exporter, ExporterError},
 };
@@ -159,9 +160,9 @@ pub async fn secure(
     target: &Target,
     tls: &Arc<ClientConfig>,
     within: Duration,
-) -> Result<(TlsStream<TcpStream>, Exporter), DialError> {
+) -> Result<(TlsStream<ReadAhead<TcpStream>>, Exporter), DialError> {
     let connector = TlsConnector::from(Arc::clone(tls));
-    let handshake = connector.connect(target.server_name().clone(), socket);
+    let handshake = connector.connect(target.server_name().clone(), ReadAhead::new(socket));
     let stream = within_deadline("securing the connection", within, handshake)
         .await?
         .map_err(|source| DialError::Tls {

@@ -18,7 +18,7 @@ pub struct TcpOptions {
 impl TcpOptions {
     /// Idle time before the kernel probes the peer (default 30 s; at least 1 s).
     #[must_use]
-    pub fn with_keepalive(self, idle: Duration) -> Self {
+    pub fn set_keepalive(self, idle: Duration) -> Self {
         Self {
             keepalive: idle.max(Duration::from_secs(1)),
             ..self
@@ -27,7 +27,7 @@ impl TcpOptions {
 
     /// How long sent bytes may stay unacknowledged before the kernel gives up (default 30 s; Linux only).
     #[must_use]
-    pub fn with_user_timeout(self, after: Duration) -> Self {
+    pub fn set_user_timeout(self, after: Duration) -> Self {
         Self {
             user_timeout: after.max(Duration::from_secs(1)),
             ..self

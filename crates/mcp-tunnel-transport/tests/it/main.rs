@@ -1,6 +1,10 @@
 //! Tests of the transport from outside, one module a subject, in one program.
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic anywhere")]
 
+mod admission;
 mod common;
+mod links;
 mod local_ca;
+mod streams;
 mod tls;
+mod uplink;

@@ -1,0 +1,289 @@
+//! Deadlines and bounds of a link and of the uplink that keeps one up.
+
+use std::{sync::Arc, time::Duration};
+
+use mcp_tunnel_proto::Config;
+use rustls::ClientConfig;
+
+use crate::{backoff::Backoff, dial::TcpOptions};
+
+/// Deadlines of one link, around the limits of its protocol.
+///
+/// # Memory
+///
+/// Beyond what the protocol's [`Config`] states, a driver holds at most one read buffer of [`READ_BUFFER`] bytes, one
+/// batch of [`WRITE_BATCH`] bytes (slices of what the application wrote), and rustls' own buffers: a TLS record each
+/// way plus 64 KiB to send. Read and write buffers are given back while the link is idle. Before a peer has proven
+/// anything it is allowed one HELLO of 4 KiB and [`hello_timeout`](Self::set_hello_timeout), and nothing is
+/// allocated for it beyond that.
+///
+/// Setters clamp; none can fail.
+#[derive(Debug, Clone)]
+pub struct LinkConfig {
+    protocol: Arc<Config>,
+    agent: Arc<str>,
+    hello_timeout: Duration,
+    answer_timeout: Duration,
+    write_stall: Duration,
+    open_timeout: Duration,
+    close_timeout: Duration,
+}
+
+/// Bytes that a driver reads ahead at most before it hands them to the protocol.
+pub const READ_BUFFER: usize = 64 * 1024;
+
+/// Bytes of frames that a driver gathers at most before it writes them.
+pub const WRITE_BATCH: usize = 64 * 1024;
+
+impl LinkConfig {
+    /// The windows, stream counts and ping times of the protocol.
+    #[must_use]
+    pub fn set_protocol(self, protocol: Config) -> Self {
+        Self {
+            protocol: Arc::new(protocol),
+            ..self
+        }
+    }
+
+    /// Name and version that HELLO carries for diagnostics, as in `mcp-tunnel-gateway/0.1.0`. Default: this crate's.
+    #[must_use]
+    pub fn set_agent(self, agent: &str) -> Self {
+        Self {
+            agent: agent.into(),
+            ..self
+        }
+    }
+
+    /// How long the peer's HELLO may take, from the end of the TLS handshake. Default 5 s; at least 10 ms.
+    ///
+    /// Raised, a peer without any credential holds a socket and 4 KiB for longer.
+    #[must_use]
+    pub fn set_hello_timeout(self, timeout: Duration) -> Self {
+        Self {
+            hello_timeout: at_least(timeout),
+            ..self
+        }
+    }
+
+    /// How long the edge may take to answer the credential. Default 10 s; at least 10 ms. A link that is pending has
+    /// been answered.
+    #[must_use]
+    pub fn set_answer_timeout(self, timeout: Duration) -> Self {
+        Self {
+            answer_timeout: at_least(timeout),
+            ..self
+        }
+    }
+
+    /// How long a write may make no progress before the link counts as dead. Default 15 s; at least 10 ms.
+    ///
+    /// Raised, a peer that stops reading holds what is queued for it for longer; it is bounded all the same.
+    #[must_use]
+    pub fn set_write_stall(self, timeout: Duration) -> Self {
+        Self {
+            write_stall: at_least(timeout),
+            ..self
+        }
+    }
+
+    /// How long [`open`](crate::Link::open) waits while the peer allows no further stream. Default 10 s.
+    #[must_use]
+    pub fn set_open_timeout(self, timeout: Duration) -> Self {
+        Self {
+            open_timeout: timeout,
+            ..self
+        }
+    }
+
+    /// How long the last bytes of a closing link may take. Default 2 s; at least 10 ms.
+    #[must_use]
+    pub fn set_close_timeout(self, timeout: Duration) -> Self {
+        Self {
+            close_timeout: at_least(timeout),
+            ..self
+        }
+    }
+
+    pub(crate) fn protocol(&self) -> &Arc<Config> {
+        &self.protocol
+    }
+
+    pub(crate) fn agent(&self) -> &str {
+        &self.agent
+    }
+
+    pub(crate) fn hello_timeout(&self) -> Duration {
+        self.hello_timeout
+    }
+
+    pub(crate) fn answer_timeout(&self) -> Duration {
+        self.answer_timeout
+    }
+
+    pub(crate) fn write_stall(&self) -> Duration {
+        self.write_stall
+    }
+
+    pub(crate) fn open_timeout(&self) -> Duration {
+        self.open_timeout
+    }
+
+    pub(crate) fn close_timeout(&self) -> Duration {
+        self.close_timeout
+    }
+}
+
+impl Default for LinkConfig {
+    fn default() -> Self {
+        Self {
+            protocol: Arc::new(Config::default()),
+            agent: concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")).into(),
+            hello_timeout: Duration::from_secs(5),
+            answer_timeout: Duration::from_secs(10),
+            write_stall: Duration::from_secs(15),
+            open_timeout: Duration::from_secs(10),
+            close_timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+/// How an uplink dials, waits and ends.
+#[derive(Debug, Clone)]
+pub struct UplinkConfig {
+    tls: Arc<ClientConfig>,
+    link: LinkConfig,
+    tcp: TcpOptions,
+    connect_timeout: Duration,
+    credential_timeout: Duration,
+    backoff: Backoff,
+    retry_after_cap: Duration,
+    healthy_after: Duration,
+    drain_timeout: Duration,
+}
+
+impl UplinkConfig {
+    /// Defaults around a TLS configuration, usually of [`tls::client_config`](crate::tls::client_config).
+    pub fn new(tls: Arc<ClientConfig>) -> Self {
+        Self {
+            tls,
+            link: LinkConfig::default(),
+            tcp: TcpOptions::default(),
+            connect_timeout: Duration::from_secs(10),
+            credential_timeout: Duration::from_secs(5),
+            backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
+            retry_after_cap: Duration::from_secs(300),
+            healthy_after: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+
+    /// Deadlines and limits of each link.
+    #[must_use]
+    pub fn set_link(self, link: LinkConfig) -> Self {
+        Self { link, ..self }
+    }
+
+    /// Options of each socket.
+    #[must_use]
+    pub fn set_tcp(self, tcp: TcpOptions) -> Self {
+        Self { tcp, ..self }
+    }
+
+    /// How long each of resolving, connecting and TLS may take. Default 10 s; at least 10 ms.
+    #[must_use]
+    pub fn set_connect_timeout(self, timeout: Duration) -> Self {
+        Self {
+            connect_timeout: at_least(timeout),
+            ..self
+        }
+    }
+
+    /// How long the caller may take to [`present`](crate::Uplink::present) a credential. Default 5 s, the same as
+    /// an edge waits for it.
+    #[must_use]
+    pub fn set_credential_timeout(self, timeout: Duration) -> Self {
+        Self {
+            credential_timeout: at_least(timeout),
+            ..self
+        }
+    }
+
+    /// First and longest wait between attempts, before jitter; see [`Backoff`]. Default 500 ms and 30 s.
+    #[must_use]
+    pub fn set_backoff(self, base: Duration, cap: Duration) -> Self {
+        Self {
+            backoff: Backoff::new(base, cap),
+            ..self
+        }
+    }
+
+    /// The longest `retry_after` of an edge that is obeyed. Default 5 min.
+    ///
+    /// Raised, a confused edge keeps gateways away for longer than people wait.
+    #[must_use]
+    pub fn set_retry_after_cap(self, cap: Duration) -> Self {
+        Self {
+            retry_after_cap: cap,
+            ..self
+        }
+    }
+
+    /// How long a link must have been active before its loss starts the back-off over. Default 30 s.
+    #[must_use]
+    pub fn set_healthy_after(self, healthy: Duration) -> Self {
+        Self {
+            healthy_after: healthy,
+            ..self
+        }
+    }
+
+    /// How long running streams may take once [`drain`](crate::Uplink::drain) was asked for. Default 30 s.
+    #[must_use]
+    pub fn set_drain_timeout(self, timeout: Duration) -> Self {
+        Self {
+            drain_timeout: timeout,
+            ..self
+        }
+    }
+
+    pub(crate) fn tls(&self) -> &Arc<ClientConfig> {
+        &self.tls
+    }
+
+    pub(crate) fn link(&self) -> &LinkConfig {
+        &self.link
+    }
+
+    pub(crate) fn tcp(&self) -> &TcpOptions {
+        &self.tcp
+    }
+
+    pub(crate) fn connect_timeout(&self) -> Duration {
+        self.connect_timeout
+    }
+
+    pub(crate) fn credential_timeout(&self) -> Duration {
+        self.credential_timeout
+    }
+
+    pub(crate) fn backoff(&self) -> &Backoff {
+        &self.backoff
+    }
+
+    pub(crate) fn retry_after_cap(&self) -> Duration {
+        self.retry_after_cap
+    }
+
+    pub(crate) fn healthy_after(&self) -> Duration {
+        self.healthy_after
+    }
+
+    pub(crate) fn drain_timeout(&self) -> Duration {
+        self.drain_timeout
+    }
+}
+
+/// Zero would end a link before it began.
+fn at_least(timeout: Duration) -> Duration {
+    timeout.max(Duration::from_millis(10))
+}
