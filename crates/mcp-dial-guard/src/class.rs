@@ -157,7 +157,7 @@ const V4: [(Ipv4Net, Class); 24] = [
 ];
 
 /// The first match decides; what is in none was given to nobody.
-const V6: [(Ipv6Net, Class); 17] = [
+const V6: [(Ipv6Net, Class); 14] = [
     // Clouds: Amazon (all its local services), Google, Scaleway.
     (net6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0], 32), Class::Metadata),
     (
@@ -170,7 +170,6 @@ const V6: [(Ipv6Net, Class); 17] = [
     ),
     (net6([0, 0, 0, 0, 0, 0, 0, 0], 128), Class::Unspecified),
     (net6([0, 0, 0, 0, 0, 0, 0, 1], 128), Class::Loopback),
-    (net6([0x100, 0, 0, 0, 0, 0, 0, 0], 64), Class::Reserved),
     (net6([0x2001, 0, 0, 0, 0, 0, 0, 0], 23), Class::Reserved),
     (
         net6([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0], 32),
@@ -188,9 +187,7 @@ const V6: [(Ipv6Net, Class); 17] = [
     (net6([0x2000, 0, 0, 0, 0, 0, 0, 0], 3), Class::Public),
     (net6([0xfc00, 0, 0, 0, 0, 0, 0, 0], 7), Class::Private),
     (net6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10), Class::LinkLocal),
-    (net6([0xfec0, 0, 0, 0, 0, 0, 0, 0], 10), Class::Reserved),
     (net6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8), Class::Multicast),
-    (net6([0x5f00, 0, 0, 0, 0, 0, 0, 0], 16), Class::Reserved),
 ];
 
 #[cfg(test)]
