@@ -132,7 +132,7 @@ impl Announcement {
         let host = reader.text()?;
         let count = reader.u8()?;
         let routes = (0..count)
-            .map(|_| RouteName::parse(reader.text()?).ok())
+            .map(|_| RouteName::parse_canonical(reader.text()?))
             .collect::<Option<Vec<_>>>()?;
         Self::new(version, host, routes).ok()
     }
@@ -343,7 +343,7 @@ impl LinkCredential {
         let token = TokenId::from_bytes(reader.array()?);
         let gateway = GatewayPublicKey::from_bytes(reader.array()?).ok()?;
         let exporter = reader.array()?;
-        let edge_name = HostName::parse(reader.text()?).ok()?;
+        let edge_name = HostName::parse_canonical(reader.text()?)?;
         let announcement = Announcement::read(reader)?;
         let token_signature = reader.array()?;
         let gateway_signature = reader.array()?;

@@ -72,6 +72,11 @@ macro_rules! name {
                 check(text).map(Self)
             }
 
+            /// Reads a name out of a format of ours, where each name has one spelling.
+            pub(crate) fn parse_canonical(text: &str) -> Option<Self> {
+                Self::parse(text).ok().filter(|name| name.as_str() == text)
+            }
+
             /// The name, in lower case.
             #[must_use]
             pub fn as_str(&self) -> &str {

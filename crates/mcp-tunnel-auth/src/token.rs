@@ -185,13 +185,13 @@ impl TunnelToken {
             Some(reader.array()?)
         };
         let edge_port = reader.u16()?;
-        let edge_host = HostName::parse(reader.text()?).ok()?;
-        let label = DomainLabel::parse(reader.text()?).ok()?;
-        let domain = DomainName::parse(reader.text()?).ok()?;
+        let edge_host = HostName::parse_canonical(reader.text()?)?;
+        let label = DomainLabel::parse_canonical(reader.text()?)?;
+        let domain = DomainName::parse_canonical(reader.text()?)?;
         let edge_name = if flags & HAS_EDGE_NAME == 0 {
             domain.edge()
         } else {
-            HostName::parse(reader.text()?).ok()?
+            HostName::parse_canonical(reader.text()?)?
         };
         reader.0.is_empty().then_some(Self {
             tunnel_id,

@@ -204,6 +204,17 @@ fn malformed_bytes_are_told_apart() {
     }
 }
 
+#[test]
+fn a_name_has_one_spelling() {
+    let mut bytes = fixture::credential().encode();
+    let at = bytes.windows(4).position(|part| part == b"edge").unwrap();
+    bytes[at] = b'E';
+    assert_eq!(
+        LinkCredential::decode(&bytes),
+        Err(CredentialError::Malformed)
+    );
+}
+
 proptest! {
     #[test]
     fn any_changed_byte_fails_the_proof(at in 1_usize..276, with: u8) {
