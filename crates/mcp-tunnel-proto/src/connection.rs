@@ -16,7 +16,6 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use tracing::debug;
 
 pub use self::handles::{ReadError, RecvStream, SendStream, WriteError};
 use self::{
@@ -245,6 +244,12 @@ impl Connection {
         }
     }
 
+    /// Goes on with the pings of the handshake.
+    pub(crate) fn carry_on(mut self, liveness: Liveness) -> Self {
+        self.liveness = liveness;
+        self
+    }
+
     /// Takes every whole frame off `input` and leaves a partial one, at most one frame long, in it.
     /// Payloads of 1 KiB and more are slices of `input`'s buffer.
     ///
@@ -329,6 +334,7 @@ impl Connection {
         if self.closed.is_some() {
             return Err(OpenError::Closed);
         }
+        // GOAWAY-1
         if self.peer_goaway.is_some() || self.departure != Departure::Staying {
             return Err(OpenError::GoingAway);
         }
@@ -410,8 +416,8 @@ impl Connection {
         self.closed.is_some()
     }
 
+    /// CLOSE-3: one CLOSE, and nothing is read or sent after it.
     fn end(&mut self, error: ConnectionError) {
-        debug!(%error, "session ended");
         self.close_frame = error.close_frame();
         self.closed = Some(error.clone());
         self.events.push_back(Event::Closed(error));

@@ -251,7 +251,7 @@ pub(crate) fn put_head(out: &mut BytesMut, kind: u8, length: usize, id: Option<S
     out.put_uint(id.map_or(0, StreamId::as_u64), 5);
 }
 
-/// The next whole frame, or `None` until more input is there. Payloads longer than `most` are refused
+/// FRAME-1: the next whole frame, or `None` until more input is there. Payloads longer than `most` are refused
 /// before anything is allocated.
 ///
 /// # Errors

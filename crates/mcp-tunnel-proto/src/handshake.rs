@@ -122,6 +122,7 @@ impl Greeting {
                     self.budget.on_ping(now)?;
                     let _ = self.liveness.on_pong(now, number);
                 }
+                // CLOSE-1
                 Frame::Close { code, text } => {
                     return Err(ConnectionError::ClosedByPeer { code, text });
                 }
@@ -225,6 +226,7 @@ impl Greeting {
         Agreed {
             side: self.side,
             version: self.version,
+            // HELLO-6
             features: self.ours.features.and(theirs),
             local,
             peer,
@@ -337,6 +339,7 @@ impl GatewayHandshake {
         Ok(Some(match admission {
             Admission::Pending { approval_code } => GatewayEvent::Pending { approval_code },
             Admission::Refused(refusal) => GatewayEvent::Refused(refusal),
+            // ADMISSION-5: its limits, not those of the edge's HELLO.
             Admission::Active(activation) => {
                 let local = self.greeting.ours.limits;
                 let agreed = self
@@ -360,7 +363,10 @@ impl GatewayHandshake {
     )]
     pub fn into_connection(self, now: Instant) -> Result<Connection, Self> {
         match self.agreed {
-            Some(agreed) => Ok(Connection::new(now, agreed, self.greeting.config)),
+            Some(agreed) => {
+                let session = Connection::new(now, agreed, self.greeting.config);
+                Ok(session.carry_on(self.greeting.liveness))
+            }
             None => Err(self),
         }
     }
@@ -406,7 +412,7 @@ impl EdgeHandshake {
 
     greeting_methods!();
 
-    /// Keeps the link up without streams until a person has approved. `approval_code`: printable ASCII, at
+    /// ADMISSION-6: keeps the link up without streams until a person has approved. `approval_code`: printable ASCII, at
     /// most [`MAX_APPROVAL_CODE`] bytes; more is cut off. May be said again with a new code.
     pub fn pend(&mut self, approval_code: &str) {
         let mut approval_code: String = approval_code
@@ -446,10 +452,10 @@ impl EdgeHandshake {
         self.answer(Admission::Active(Activation::new(local)));
         self.greeting.poll_transmit(now, out);
         let agreed = self.greeting.agree(local, theirs, None);
-        Ok(Connection::new(now, agreed, config))
+        Ok(Connection::new(now, agreed, config).carry_on(self.greeting.liveness))
     }
 
-    /// Only the latest word counts if several were said before one was sent.
+    /// ADMISSION-1. Only the latest word counts if several were said before one was sent.
     fn answer(&mut self, admission: Admission) {
         let queue = &mut self.greeting.queue;
         queue.retain(|frame| !matches!(frame, Frame::Admission(_)));

@@ -21,7 +21,7 @@ pub enum StreamKind {
     Http,
     /// A caller's own TLS connection.
     Tls,
-    /// A kind this version does not know; the application answers [`crate::ResetCode::UNSUPPORTED`].
+    /// OPEN-7: a kind this version does not know; the application answers [`crate::ResetCode::UNSUPPORTED`].
     Unknown(u8),
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// Which end of the link this is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "complete by definition")]
 pub enum Side {
     /// The end inside the private network; it dialled. Its streams have odd ids.

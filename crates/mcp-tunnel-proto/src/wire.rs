@@ -54,7 +54,7 @@ pub(crate) fn take<'a>(input: &mut &'a [u8], length: usize) -> Result<&'a [u8], 
     Ok(head)
 }
 
-/// Nothing may follow: FRAME-3.
+/// FRAME-3, PARAM-3: nothing may follow.
 pub(crate) fn end(input: &[u8]) -> Result<(), Violation> {
     if input.is_empty() {
         Ok(())
@@ -63,7 +63,7 @@ pub(crate) fn end(input: &[u8]) -> Result<(), Violation> {
     }
 }
 
-/// Text a peer sent: UTF-8, bounded, without control characters, so that it is safe to print.
+/// TEXT-1: text a peer sent: UTF-8, bounded, without control characters, so that it is safe to print.
 pub(crate) fn text(bytes: &[u8], most: usize) -> Result<String, Violation> {
     let text = std::str::from_utf8(bytes).map_err(|_| Violation::FrameFormat)?;
     if bytes.len() > most || text.chars().any(char::is_control) {

@@ -77,7 +77,7 @@ impl Budget {
             // Only updates that raise a limit by little or nothing.
             credits: Bucket::new(4096, 1000),
             // Credits and stops that crossed the end of their stream.
-            closed: Bucket::new(4096, 2000),
+            closed: Bucket::new(8192, 20_000),
         }
     }
 

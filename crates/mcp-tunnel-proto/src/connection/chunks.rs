@@ -6,7 +6,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use crate::wire::COPY_BELOW;
 
-/// Payload in order. Pieces below a threshold are appended to an owned tail, so that neither a thousand
+/// Payload in order (DATA-2). Pieces below a threshold are appended to an owned tail, so that neither a thousand
 /// one-byte writes nor a slow reader of tiny frames costs more than its bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Chunks {

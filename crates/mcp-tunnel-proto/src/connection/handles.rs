@@ -86,7 +86,7 @@ impl SendStream<'_> {
         self.connection.capacity(self.id)
     }
 
-    /// Ends this direction after what was written. The end travels on the last frame of payload if it is
+    /// Ends this direction after what was written. SCHED-4: the end travels on the last frame of payload if it is
     /// said before that leaves.
     ///
     /// # Errors
@@ -203,7 +203,7 @@ impl RecvStream<'_> {
         self.connection.stop(self.id, code);
     }
 
-    /// What it means that nothing is buffered.
+    /// What it means that nothing is buffered. STREAM-6: a closed session is no clean end.
     fn at_end(&mut self) -> Result<(), ReadError> {
         let closed = self.connection.closed.is_some();
         let Some(stream) = self.connection.streams.get_mut(self.id) else {

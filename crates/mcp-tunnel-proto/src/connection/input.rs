@@ -54,6 +54,7 @@ impl Connection {
                 self.budget.on_ping(now)?;
                 self.on_pong(now, number);
             }
+            // CLOSE-1
             Frame::Close { code, text } => {
                 return Err(ConnectionError::ClosedByPeer { code, text });
             }
@@ -114,6 +115,7 @@ impl Connection {
             return Err(Violation::StreamCredit);
         }
         if recv.state == RecvState::Stopped {
+            // STOP-2: counted above, and dropped.
             recv.window.consume(amount);
             if fin {
                 recv.state = RecvState::Discarded;
@@ -254,7 +256,7 @@ impl Connection {
         self.settle(id);
     }
 
-    /// CREDIT-3: session credit is used on arrival, whatever becomes of the payload. It is free again at
+    /// CREDIT-3, CREDIT-6: session credit is used on arrival, whatever becomes of the payload. It is free again at
     /// once, since the streams' windows bound what is kept.
     fn charge(&mut self, amount: u64) -> Result<(), Violation> {
         if !self.window.receive(amount) {

@@ -17,7 +17,7 @@ use crate::{
 const PATIENCE: u8 = 8;
 
 /// Queues of streams with something to send. Every stream is at most once in each, so that none outgrows
-/// the table.
+/// the table (ABUSE-2).
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
     /// OPENs, in order of ids.
@@ -181,6 +181,7 @@ impl Connection {
         }
     }
 
+    /// CREDIT-1: nothing here needs credit.
     fn transmit_control(&mut self, out: &mut Transmit) {
         while !out.is_full() {
             let Some(id) = self.schedule.control.pop_front() else {

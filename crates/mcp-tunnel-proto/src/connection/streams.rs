@@ -13,7 +13,7 @@ use crate::{
 /// How many closed streams are remembered, so that late frames for them are ignored (STREAM-4).
 const RECENTLY_CLOSED: usize = 256;
 
-/// One stream: two halves that end apart.
+/// One stream: two halves that end apart (STREAM-2).
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) urgency: Urgency,
@@ -282,6 +282,7 @@ impl Streams {
             return Err(Violation::StreamLimit);
         }
         self.highest_remote = Some(id);
+        // GOAWAY-5
         if self.accepted.refuses(id) {
             self.window.consume(1);
             return Ok(false);
@@ -312,14 +313,15 @@ impl Streams {
         Some(stream)
     }
 
-    /// Why `id` is not in the table.
+    /// Why a frame for `id` finds no stream.
     pub(crate) fn why_absent(&self, id: StreamId) -> Absent {
         let opened = if id.opener() == self.side {
             self.next_local.is_none_or(|next| id < next)
         } else {
             self.highest_remote.is_some_and(|highest| id <= highest)
         };
-        if !opened {
+        // One in the table was not found for a reason: its OPEN has not left.
+        if !opened || self.map.contains_key(&id) {
             return Absent::Unopened;
         }
         let refused = id.opener() != self.side && self.accepted.refuses(id);
