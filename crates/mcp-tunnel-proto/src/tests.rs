@@ -2,4 +2,16 @@
 
 mod pair;
 
+mod abuse;
 mod basic;
+mod chunking;
+mod credit;
+mod fairness;
+mod frames;
+mod goaway;
+mod handshake;
+mod liveness;
+mod model;
+mod script;
+mod streams;
+mod violations;
