@@ -1,6 +1,7 @@
 //! Rules of the house that no compiler knows: who may use whom, sizes, words.
 
 mod edges;
+mod security;
 mod sizes;
 mod spec;
 mod words;
@@ -26,6 +27,7 @@ pub(crate) fn run() -> Result<()> {
         findings.extend(words::check(source));
     }
     findings.extend(spec::check(&sources)?);
+    findings.extend(security::check(&sources));
     for finding in &findings {
         eprintln!("{finding}");
     }
