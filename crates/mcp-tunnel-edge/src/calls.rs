@@ -1,0 +1,183 @@
+//! The calls that are under way, so that each can be judged again and cut.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use mcp_tunnel_auth::{AccessSnapshot, CallerGrant, CallerKey, RouteName, TunnelId};
+use tokio::sync::Notify;
+
+/// What a call was admitted for; judged again with every new snapshot.
+#[derive(Debug, Clone)]
+pub(crate) struct Grant {
+    pub(crate) tunnel: TunnelId,
+    pub(crate) route: RouteName,
+    pub(crate) by: Admittance,
+}
+
+impl Grant {
+    /// Whether the call would be admitted now.
+    pub(crate) fn holds(&self, snapshot: &AccessSnapshot, now_ms: u64) -> bool {
+        let tunnel = snapshot.tunnel_by_id(&self.tunnel);
+        match &self.by {
+            Admittance::Key(key) => {
+                let granted = snapshot.authorise_caller(Some(key), tunnel, &self.route, now_ms);
+                granted.is_ok()
+            }
+            Admittance::Upstream => {
+                let granted = snapshot.authorise_caller(None, tunnel, &self.route, now_ms);
+                matches!(granted, Ok(CallerGrant::Upstream))
+            }
+            Admittance::Dev => tunnel.is_some(),
+        }
+    }
+}
+
+/// On what ground a call was let in.
+#[derive(Debug, Clone)]
+pub(crate) enum Admittance {
+    /// It showed a caller key.
+    Key(Arc<CallerKey>),
+    /// The tunnel leaves it to the server who may call.
+    Upstream,
+    /// It came over a development ingress, which only loopback reaches.
+    Dev,
+}
+
+/// Every call between its admission and the end of its answer. Bounded by `max`: the table holds one entry a call.
+#[derive(Debug)]
+pub(crate) struct Calls {
+    table: Mutex<Table>,
+    emptied: Notify,
+    max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    next: u64,
+    live: HashMap<u64, (Grant, Arc<Cut>)>,
+}
+
+impl Calls {
+    pub(crate) fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self {
+            table: Mutex::default(),
+            emptied: Notify::new(),
+            max,
+        })
+    }
+
+    /// Enters a call; `None` when there are as many as the edge takes.
+    pub(crate) fn enter(self: &Arc<Self>, grant: Grant) -> Option<LiveCall> {
+        let mut table = lock(&self.table);
+        if table.live.len() >= self.max {
+            return None;
+        }
+        let id = table.next;
+        table.next += 1;
+        let cut = Arc::new(Cut::default());
+        table.live.insert(id, (grant, Arc::clone(&cut)));
+        metrics::gauge!("mcp_edge_calls_live").increment(1.0);
+        Some(LiveCall {
+            calls: Arc::clone(self),
+            id,
+            cut,
+        })
+    }
+
+    /// Cuts every call for which `keep` does not hold; returns how many.
+    pub(crate) fn retain(&self, keep: impl Fn(&Grant) -> bool) -> usize {
+        let doomed: Vec<Arc<Cut>> = lock(&self.table)
+            .live
+            .values()
+            .filter(|(grant, _)| !keep(grant))
+            .map(|(_, cut)| Arc::clone(cut))
+            .collect();
+        doomed.iter().for_each(|cut| cut.cut());
+        doomed.len()
+    }
+
+    /// Waits until no call is left. Cancel safe.
+    pub(crate) async fn empty(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.live() == 0 {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    pub(crate) fn live(&self) -> usize {
+        lock(&self.table).live.len()
+    }
+}
+
+/// One call under way; leaves the table when dropped.
+#[derive(Debug)]
+pub(crate) struct LiveCall {
+    calls: Arc<Calls>,
+    id: u64,
+    cut: Arc<Cut>,
+}
+
+impl LiveCall {
+    /// Ready once the call has been cut. Only one task may wait at a time: the one that owns the call.
+    pub(crate) fn poll_cut(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = lock(&self.cut.state);
+        match &mut *state {
+            CutState::Cut => Poll::Ready(()),
+            CutState::Running(waker) => {
+                if waker
+                    .as_ref()
+                    .is_none_or(|waker| !waker.will_wake(cx.waker()))
+                {
+                    *waker = Some(cx.waker().clone());
+                }
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for LiveCall {
+    fn drop(&mut self) {
+        let mut table = lock(&self.calls.table);
+        table.live.remove(&self.id);
+        if table.live.is_empty() {
+            self.calls.emptied.notify_waiters();
+        }
+        metrics::gauge!("mcp_edge_calls_live").decrement(1.0);
+    }
+}
+
+#[derive(Debug, Default)]
+struct Cut {
+    state: Mutex<CutState>,
+}
+
+#[derive(Debug)]
+enum CutState {
+    Running(Option<Waker>),
+    Cut,
+}
+
+impl Default for CutState {
+    fn default() -> Self {
+        Self::Running(None)
+    }
+}
+
+impl Cut {
+    fn cut(&self) {
+        let before = std::mem::replace(&mut *lock(&self.state), CutState::Cut);
+        if let CutState::Running(Some(waker)) = before {
+            waker.wake();
+        }
+    }
+}
+
+/// A poisoned lock means that a panic interrupted straight-line code here; the table is still consistent.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,336 @@
+//! One call: from an admitted request to the answer that streams back.
+//!
+//! ```text
+//! caller ──► ingress ──► Call ──► link.open ──► hyper's client on the stream ──► gateway ──► MCP server
+//!                          │                                                        │
+//!                          └── Failure (502, 503, 504)      Answer ◄────────────────┘
+//! ```
+//!
+//! Everything happens in the task that polls the ingress: there is none of the edge's own for a call, so that a caller
+//! who goes away takes the whole call with it.
+
+pub(crate) mod answer;
+mod begin;
+pub(crate) mod headers;
+mod io;
+pub(crate) mod sse;
+pub(crate) mod upload;
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version};
+use mcp_tunnel_auth::RouteName;
+use mcp_tunnel_proto::{OpenHeader, ResetCode, StreamKind};
+use mcp_tunnel_transport::{OpenError, StreamError};
+use tokio::time::Instant;
+
+use self::answer::{Answer, IngressBody};
+use self::begin::{Begun, NotBegun, begin};
+use self::headers::{Cookies, Forwarding, SERVER_TIMING, towards_caller, towards_server};
+use self::sse::Comments;
+use self::upload::Upload;
+use crate::Shared;
+use crate::calls::{Grant, LiveCall};
+use crate::failure::{self, Failure};
+use crate::ingress::address::host_of;
+use crate::links::LiveLink;
+
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A request that may be relayed.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) grant: Grant,
+    /// Origin form.
+    pub(crate) target: Uri,
+    pub(crate) authority: String,
+    pub(crate) scheme: &'static str,
+    pub(crate) peer: Option<std::net::IpAddr>,
+    pub(crate) cookies: Cookies,
+    /// The caller asked for the time of each hop.
+    pub(crate) probe: bool,
+}
+
+/// Why a call gets no answer from the server.
+enum Ended {
+    Failed(Failure),
+    /// Access was withdrawn before the answer began.
+    Withdrawn,
+    /// The caller's body broke off; whatever is answered reaches nobody.
+    CallerGone,
+}
+
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// Relays one call. The answer is always one: the server's, or the edge's own failure.
+///
+/// # Cancel safety
+/// Dropping it aborts the call: the stream is reset, so that the gateway and the server learn at once.
+pub(crate) async fn relay(
+    shared: &Arc<Shared>,
+    admitted: Admitted,
+    parts: Parts,
+    upload: Upload,
+) -> Response<IngressBody> {
+    let started = Instant::now();
+    let relayed = relay_or_end(shared, &admitted, parts, &upload, started).await;
+    metrics::histogram!("mcp_edge_call_head_seconds").record(started.elapsed().as_secs_f64());
+    let (response, outcome) = match relayed {
+        Ok(response) => (response, "answered"),
+        Err(Ended::Withdrawn) => (failure::refusal(), "withdrawn"),
+        Err(Ended::CallerGone) => (failure::refusal(), "caller_gone"),
+        Err(Ended::Failed(failure)) => {
+            let Grant { tunnel, route, .. } = &admitted.grant;
+            tracing::debug!(%tunnel, %route, failure = failure.label(), "call failed");
+            (
+                failure.answer(&upload.prefix(ID_PATIENCE).await),
+                failure.label(),
+            )
+        }
+    };
+    metrics::counter!("mcp_edge_calls_total", "outcome" => outcome).increment(1);
+    response
+}
+
+async fn relay_or_end(
+    shared: &Arc<Shared>,
+    admitted: &Admitted,
+    parts: Parts,
+    upload: &Upload,
+    started: Instant,
+) -> Result<Response<IngressBody>, Ended> {
+    if shared.stopping.is_cancelled() {
+        return Err(Failure::Stopping.into());
+    }
+    let call = shared
+        .calls
+        .enter(admitted.grant.clone())
+        .ok_or(Failure::Overloaded)?;
+    upload.gather().await;
+    let head = outgoing_head(parts, admitted);
+    let (begun, link, waited) =
+        begin_on_some_link(shared, admitted, &head, upload, &call, started).await?;
+    upload.forget_prefix();
+    Ok(answer(
+        shared,
+        admitted,
+        begun,
+        &link,
+        call,
+        Timing { started, waited },
+    ))
+}
+
+/// Tries links until one begins with the call. A call that a gateway refused untouched may be tried again, as long as
+/// nothing of its body has been taken.
+async fn begin_on_some_link(
+    shared: &Shared,
+    admitted: &Admitted,
+    head: &Parts,
+    upload: &Upload,
+    call: &LiveCall,
+    started: Instant,
+) -> Result<(Begun, Arc<LiveLink>, Duration), Ended> {
+    let Grant { tunnel, route, .. } = &admitted.grant;
+    let mut tried = Vec::new();
+    loop {
+        let link = tokio::select! {
+            biased;
+            () = cut(call) => return Err(Ended::Withdrawn),
+            link = shared.links.pick(tunnel, route, &tried, shared.config.hold) => link?,
+        };
+        let waited = started.elapsed();
+        let attempt = attempt(&link, route, clone_head(head), upload);
+        let failure = tokio::select! {
+            biased;
+            () = cut(call) => return Err(Ended::Withdrawn),
+            begun = attempt => match begun {
+                Ok(begun) => return Ok((begun, link, waited)),
+                Err(AttemptError::Replayable(failure)) if tried.len() < MAX_REPLAYS && !upload.is_touched() => {
+                    tracing::debug!(%tunnel, failure = failure.label(), "trying another link");
+                    tried.push(link.id);
+                    continue;
+                }
+                Err(AttemptError::Replayable(failure) | AttemptError::Final(failure)) => failure,
+                Err(AttemptError::CallerGone) => return Err(Ended::CallerGone),
+            },
+            () = late(upload, shared.config.head_deadline) => Failure::Late { after: Some(shared.config.head_deadline) },
+        };
+        return Err(failure.into());
+    }
+}
+
+enum AttemptError {
+    /// Nothing was begun at the far end.
+    Replayable(Failure),
+    Final(Failure),
+    CallerGone,
+}
+
+async fn attempt(
+    link: &LiveLink,
+    route: &RouteName,
+    head: Parts,
+    upload: &Upload,
+) -> Result<Begun, AttemptError> {
+    let route_on_wire = route.as_str().parse().map_err(|_| {
+        // Every route of ours is a label of DNS, which is all that the wire asks for.
+        AttemptError::Final(Failure::BadAnswer)
+    })?;
+    let header = OpenHeader::new(StreamKind::Http, route_on_wire);
+    let stream = link
+        .link
+        .open(header, Bytes::new())
+        .await
+        .map_err(|error| match error {
+            OpenError::NoRoom { .. } => AttemptError::Replayable(Failure::GatewayBusy),
+            OpenError::Stream(error) => on_stream_error(&error, route),
+            _ => AttemptError::Replayable(Failure::NotBegun),
+        })?;
+    let begun = begin(stream, head, upload)
+        .await
+        .map_err(|error| match error {
+            NotBegun::Stream(error) => on_stream_error(&error, route),
+            NotBegun::Upload => AttemptError::CallerGone,
+            NotBegun::Answer(error) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "no HTTP answer");
+                AttemptError::Final(Failure::BadAnswer)
+            }
+        })?;
+    if begun.head.status.is_informational() {
+        return Err(AttemptError::Final(Failure::BadAnswer));
+    }
+    Ok(begun)
+}
+
+fn on_stream_error(error: &StreamError, route: &RouteName) -> AttemptError {
+    let code = match error {
+        StreamError::Reset(code) | StreamError::Stopped(code) => *code,
+        _ => return AttemptError::Final(Failure::LinkLost),
+    };
+    match code {
+        ResetCode::REFUSED => AttemptError::Replayable(Failure::NotBegun),
+        ResetCode::OVERLOADED => AttemptError::Final(Failure::GatewayBusy),
+        ResetCode::UNREACHABLE => AttemptError::Final(Failure::ServerUnreachable {
+            route: route.clone(),
+        }),
+        ResetCode::DEADLINE => AttemptError::Final(Failure::Late { after: None }),
+        ResetCode::UNKNOWN_ROUTE => AttemptError::Final(Failure::NoSuchRoute {
+            route: route.clone(),
+            known: Vec::new(),
+        }),
+        _ => AttemptError::Final(Failure::GatewayAborted),
+    }
+}
+
+async fn cut(call: &LiveCall) {
+    poll_fn(|cx| call.poll_cut(cx)).await;
+}
+
+/// Ends when nothing has come from the caller for so long, and no answer has begun.
+async fn late(upload: &Upload, after: Duration) {
+    loop {
+        let deadline = upload.progress() + after;
+        if Instant::now() >= deadline {
+            return;
+        }
+        tokio::time::sleep_until(deadline).await;
+    }
+}
+
+/// The head that goes to the gateway: origin form, HTTP/1.1, headers put right.
+fn outgoing_head(mut parts: Parts, admitted: &Admitted) -> Parts {
+    parts.version = Version::HTTP_11;
+    parts.uri = admitted.target.clone();
+    parts.extensions.clear();
+    let forwarding = Forwarding {
+        authority: &admitted.authority,
+        scheme: admitted.scheme,
+        peer: admitted.peer,
+        cookies: admitted.cookies,
+        probe: admitted.probe,
+    };
+    towards_server(&mut parts.headers, &forwarding);
+    parts
+}
+
+fn clone_head(head: &Parts) -> Parts {
+    let mut parts = http::Request::new(()).into_parts().0;
+    parts.method = Method::clone(&head.method);
+    parts.uri = head.uri.clone();
+    parts.headers = head.headers.clone();
+    parts
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Timing {
+    started: Instant,
+    /// Until a link was there.
+    waited: Duration,
+}
+
+fn answer(
+    shared: &Shared,
+    admitted: &Admitted,
+    begun: Begun,
+    link: &LiveLink,
+    call: LiveCall,
+    timing: Timing,
+) -> Response<IngressBody> {
+    let Begun {
+        head,
+        body,
+        connection,
+    } = begun;
+    let mut response = Response::new(());
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers;
+    towards_caller(
+        response.headers_mut(),
+        &host_of(&admitted.authority),
+        admitted.cookies,
+    );
+    if admitted.probe {
+        add_timing(response.headers_mut(), link, timing);
+    }
+    let comments = (head.status == StatusCode::OK)
+        .then(|| Comments::for_answer(response.headers(), shared.config.silence))
+        .flatten();
+    let answer = Answer::new(body, connection, call, comments);
+    response.map(|()| IngressBody::relayed(answer))
+}
+
+/// The gateway has told its own hops already.
+fn add_timing(headers: &mut HeaderMap, link: &LiveLink, timing: Timing) {
+    let milliseconds = |time: Duration| time.as_secs_f64() * 1_000.0;
+    let mut text = format!("edge;dur={:.3}", milliseconds(timing.waited));
+    if let Some(rtt) = link.link.rtt() {
+        text.push_str(&format!(
+            ", link;dur={:.3};desc=\"round trip\"",
+            milliseconds(rtt)
+        ));
+    }
+    text.push_str(&format!(
+        ", total;dur={:.3}",
+        milliseconds(timing.started.elapsed())
+    ));
+    if let Ok(value) = HeaderValue::from_str(&text) {
+        headers.append(SERVER_TIMING, value);
+    }
+}
+
+/// How long a failure waits for the request's id to arrive. It is there already, unless the caller is slow.
+const ID_PATIENCE: Duration = Duration::from_millis(250);
+/// A gateway that drains is one, its successor may be another.
+const MAX_REPLAYS: usize = 3;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,362 @@
+//! A caller's body on its way to the gateway: streamed, with its first bytes in reach.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use tokio::time::Instant;
+
+use super::BoxError;
+
+/// A caller's body, whatever its type was.
+pub(crate) type CallerBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// Takes any body that a server hands to its service.
+pub(crate) fn caller_body<B>(body: B) -> CallerBody
+where
+    B: Body + Send + 'static,
+    B::Data: Buf + Send,
+    B::Error: Into<BoxError>,
+{
+    body.map_frame(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())))
+        .map_err(Into::into)
+        .boxed_unsync()
+}
+
+/// The body of one call. The exchange streams it through [`Upload::body`]; the handle itself stays with the call, so
+/// that a failure can still name the request's id, and an attempt that took nothing can be made again.
+#[derive(Clone)]
+pub(crate) struct Upload {
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    /// Read from the caller, not yet handed on.
+    ready: VecDeque<Bytes>,
+    /// The first bytes, kept for the id until the answer's head is there.
+    prefix: Vec<Bytes>,
+    prefix_len: usize,
+    rest: Option<CallerBody>,
+    touched: bool,
+    /// The exchange has been told that nothing more comes.
+    told_end: bool,
+    progress: Instant,
+}
+
+impl fmt::Debug for Upload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upload").finish_non_exhaustive()
+    }
+}
+
+impl Upload {
+    pub(crate) fn new(body: CallerBody) -> Self {
+        let rest = (!body.is_end_stream()).then_some(body);
+        let state = State {
+            ready: VecDeque::new(),
+            prefix: Vec::new(),
+            prefix_len: 0,
+            rest,
+            touched: false,
+            told_end: false,
+            progress: Instant::now(),
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
+    /// Lets a short body become ready before the head goes out, so that both leave in one write. It yields a few
+    /// times and never waits: a body that is not there yet is streamed later.
+    pub(crate) async fn gather(&self) {
+        for _ in 0..GATHER_YIELDS {
+            if self.gather_some().await || self.lock().ready_bytes() >= GATHER_BYTES {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Polls once; whether the body's end has been reached.
+    async fn gather_some(&self) -> bool {
+        std::future::poll_fn(|cx| {
+            let mut state = self.lock();
+            while state.ready_bytes() < GATHER_BYTES {
+                match state.poll_rest(cx) {
+                    Poll::Ready(Some(Ok(data))) => state.ready.push_back(data),
+                    Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(true),
+                    Poll::Pending => return Poll::Ready(false),
+                }
+            }
+            Poll::Ready(state.rest.is_none())
+        })
+        .await
+    }
+
+    /// The first bytes of the body, read from the caller if nothing was read yet. Gives up after `patience`.
+    pub(crate) async fn prefix(&self, patience: Duration) -> Vec<u8> {
+        let more = async {
+            while self.lock().prefix_len < PREFIX_BYTES && !self.gather_some().await {
+                std::future::poll_fn(|cx| {
+                    let mut state = self.lock();
+                    let Some(data) = ready!(state.poll_rest(cx)) else {
+                        return Poll::Ready(());
+                    };
+                    state.ready.extend(data.ok());
+                    Poll::Ready(())
+                })
+                .await;
+                if self.lock().ready_bytes() >= GATHER_BYTES {
+                    break;
+                }
+            }
+        };
+        if !self.lock().touched {
+            let _ = tokio::time::timeout(patience, more).await;
+        }
+        let state = self.lock();
+        let mut prefix: Vec<u8> = state.prefix.concat();
+        prefix.truncate(PREFIX_BYTES);
+        prefix
+    }
+
+    /// Lets go of the first bytes: nothing will ask for the id any more.
+    pub(crate) fn forget_prefix(&self) {
+        let mut state = self.lock();
+        state.prefix = Vec::new();
+        state.prefix_len = PREFIX_BYTES;
+    }
+
+    /// Whether an exchange has taken anything of the body, so that it cannot be offered again.
+    pub(crate) fn is_touched(&self) -> bool {
+        self.lock().touched
+    }
+
+    /// Whether the exchange knows that it has taken everything. Unlike the body's own end, which another task may
+    /// reach at any time, this turns true only while the exchange asks, and so before it writes what follows.
+    pub(crate) fn is_told_end(&self) -> bool {
+        self.lock().told_end
+    }
+
+    /// When the caller last sent something.
+    pub(crate) fn progress(&self) -> Instant {
+        self.lock().progress
+    }
+
+    /// The body as one exchange sends it.
+    pub(crate) fn body(&self) -> UploadBody {
+        self.lock().told_end = false;
+        UploadBody(self.clone())
+    }
+
+    /// A poisoned lock means that the caller's body panicked; what it left is still consistent.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The next data of the caller; trailers end here, since they could only smuggle.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BoxError>>> {
+        loop {
+            let Some(rest) = &mut self.rest else {
+                return Poll::Ready(None);
+            };
+            let frame = ready!(Pin::new(&mut *rest).poll_frame(cx));
+            self.progress = Instant::now();
+            match frame {
+                None => self.rest = None,
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                Some(Ok(frame)) => {
+                    if rest.is_end_stream() {
+                        self.rest = None;
+                    }
+                    if let Ok(data) = frame.into_data()
+                        && !data.is_empty()
+                    {
+                        self.remember(&data);
+                        return Poll::Ready(Some(Ok(data)));
+                    }
+                }
+            }
+        }
+    }
+
+    fn remember(&mut self, data: &Bytes) {
+        if self.prefix_len < PREFIX_BYTES {
+            self.prefix_len += data.len();
+            self.prefix.push(data.slice(..data.len().min(PREFIX_BYTES)));
+        }
+    }
+
+    fn ready_bytes(&self) -> usize {
+        self.ready.iter().map(Bytes::len).sum()
+    }
+
+    fn is_end(&self) -> bool {
+        self.ready.is_empty() && self.rest.as_ref().is_none_or(Body::is_end_stream)
+    }
+}
+
+/// See [`Upload::body`].
+#[derive(Debug)]
+pub(crate) struct UploadBody(Upload);
+
+impl Body for UploadBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let mut state = self.0.lock();
+        let next = match state.ready.pop_front() {
+            Some(data) => Some(Ok(data)),
+            None => ready!(state.poll_rest(cx)),
+        };
+        state.touched |= next.is_some();
+        state.told_end |= next.is_none();
+        Poll::Ready(next.map(|data| data.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let mut state = self.0.lock();
+        state.told_end |= state.is_end();
+        state.told_end
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let state = self.0.lock();
+        let ready = state.ready_bytes() as u64;
+        let rest = state
+            .rest
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
+        let mut hint = SizeHint::new();
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper.saturating_add(ready));
+        }
+        hint.set_lower(rest.lower().saturating_add(ready));
+        hint
+    }
+}
+
+/// Enough for hyper's server to read a short body and its end after the head: two polls of its connection.
+const GATHER_YIELDS: usize = 3;
+/// More than this goes out in several writes in any case.
+const GATHER_BYTES: usize = 16 * 1024;
+/// The id of a JSON-RPC request is found within this, or it is not echoed.
+const PREFIX_BYTES: usize = 8 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http::HeaderMap;
+    use http_body_util::{Full, StreamBody};
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// A body fed by hand.
+    struct Fed(mpsc::Receiver<Frame<Bytes>>);
+
+    impl Body for Fed {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            self.0.poll_recv(cx).map(|frame| frame.map(Ok))
+        }
+    }
+
+    fn channel() -> (mpsc::Sender<Frame<Bytes>>, Fed) {
+        let (tx, rx) = mpsc::channel(8);
+        (tx, Fed(rx))
+    }
+
+    fn data(text: &'static str) -> Frame<Bytes> {
+        Frame::data(Bytes::from_static(text.as_bytes()))
+    }
+
+    #[tokio::test]
+    async fn a_short_body_is_complete_before_the_head() {
+        let upload = Upload::new(caller_body(Full::new(Bytes::from_static(b"{\"id\":1}"))));
+        upload.gather().await;
+        assert_eq!(upload.body().size_hint().exact(), Some(8));
+        assert!(!upload.is_touched() && !upload.is_told_end());
+        assert_eq!(
+            upload.body().collect().await.unwrap().to_bytes(),
+            "{\"id\":1}"
+        );
+        assert!(upload.is_touched() && upload.is_told_end());
+        assert_eq!(upload.prefix(Duration::ZERO).await, b"{\"id\":1}");
+    }
+
+    #[tokio::test]
+    async fn a_slow_body_delays_nothing_and_arrives_whole() {
+        let (tx, body) = channel();
+        let upload = Upload::new(caller_body(body));
+        upload.gather().await;
+        assert!(!upload.is_touched());
+        tx.send(data("a")).await.unwrap();
+        tx.send(data("b")).await.unwrap();
+        drop(tx);
+        assert_eq!(upload.body().collect().await.unwrap().to_bytes(), "ab");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_prefix_waits_no_longer_than_told() {
+        let (tx, body) = channel();
+        let upload = Upload::new(caller_body(body));
+        let before = Instant::now();
+        assert!(upload.prefix(Duration::from_millis(100)).await.is_empty());
+        assert_eq!(before.elapsed(), Duration::from_millis(100));
+        tx.send(data("{\"id\":7")).await.unwrap();
+        assert_eq!(
+            upload.prefix(Duration::from_millis(100)).await,
+            b"{\"id\":7"
+        );
+        assert!(!upload.is_touched());
+    }
+
+    #[tokio::test]
+    async fn trailers_end_at_the_edge() {
+        let (tx, body) = channel();
+        tx.send(data("a")).await.unwrap();
+        tx.send(Frame::trailers(HeaderMap::new())).await.unwrap();
+        drop(tx);
+        let upload = Upload::new(caller_body(body));
+        let collected = upload.body().collect().await.unwrap();
+        assert!(collected.trailers().is_none());
+        assert_eq!(collected.to_bytes(), "a");
+    }
+
+    #[tokio::test]
+    async fn a_long_body_is_not_gathered_whole() {
+        let chunk = Bytes::from(vec![b'x'; 10_000]);
+        let frames =
+            std::iter::repeat_n(chunk, 100).map(|data| Ok::<_, Infallible>(Frame::data(data)));
+        let upload = Upload::new(caller_body(StreamBody::new(futures_util::stream::iter(
+            frames,
+        ))));
+        upload.gather().await;
+        assert_eq!(upload.lock().ready_bytes(), 20_000);
+        assert_eq!(upload.prefix(Duration::ZERO).await.len(), PREFIX_BYTES);
+        assert_eq!(
+            upload.body().collect().await.unwrap().to_bytes().len(),
+            1_000_000
+        );
+    }
+}

@@ -1,0 +1,274 @@
+//! The links of gateways, by tunnel: which carry traffic, and which wait for approval.
+
+pub(crate) mod life;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mcp_tunnel_auth::{Announcement, ApprovalCode, LinkId, RouteName, TunnelId};
+use mcp_tunnel_transport::Link;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::Instant;
+
+use crate::clock::entropy;
+use crate::config::EdgeConfig;
+use crate::failure::Failure;
+
+/// A link that carries traffic.
+#[derive(Debug)]
+pub(crate) struct LiveLink {
+    pub(crate) id: LinkId,
+    pub(crate) link: Link,
+    pub(crate) announcement: Announcement,
+}
+
+/// All links of the edge. A tunnel without links has no entry; so nothing is kept before proof.
+#[derive(Debug)]
+pub(crate) struct Links {
+    table: Mutex<Table>,
+    /// Counts arrivals; calls that wait for a gateway look again when it changes.
+    arrivals: watch::Sender<u64>,
+    emptied: Notify,
+    held: Semaphore,
+    max_live: usize,
+    max_pending: usize,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    tunnels: HashMap<TunnelId, TunnelLinks>,
+    /// Unique while pending, over all tunnels: an administrator tells gateways apart by nothing else.
+    codes: HashSet<ApprovalCode>,
+}
+
+#[derive(Debug, Default)]
+struct TunnelLinks {
+    /// Oldest first.
+    live: Vec<Arc<LiveLink>>,
+    pending: usize,
+}
+
+/// What a look for a link found.
+enum Found {
+    Link(Arc<LiveLink>),
+    /// None that is worth waiting for longer than the hold.
+    Nobody {
+        pending: bool,
+    },
+    /// Links that serve other routes.
+    OtherRoutes(Vec<RouteName>),
+}
+
+impl Links {
+    pub(crate) fn new(config: &EdgeConfig) -> Arc<Self> {
+        Arc::new(Self {
+            table: Mutex::default(),
+            arrivals: watch::Sender::new(0),
+            emptied: Notify::new(),
+            held: Semaphore::new(config.max_held_calls),
+            max_live: config.max_links_per_tunnel,
+            max_pending: config.max_pending_per_tunnel,
+        })
+    }
+
+    /// The link for a call: the newest one that serves the route and takes streams, none of `tried`. Waits up to
+    /// `hold` for a gateway to come, as far as there is room for one more waiting call.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(crate) async fn pick(
+        &self,
+        tunnel: &TunnelId,
+        route: &RouteName,
+        tried: &[LinkId],
+        hold: Duration,
+    ) -> Result<Arc<LiveLink>, Failure> {
+        let mut arrivals = self.arrivals.subscribe();
+        let deadline = Instant::now() + hold;
+        let mut place = None;
+        loop {
+            let pending = match self.find(tunnel, route, tried) {
+                Found::Link(link) => return Ok(link),
+                Found::OtherRoutes(known) => {
+                    return Err(Failure::NoSuchRoute {
+                        route: route.clone(),
+                        known,
+                    });
+                }
+                Found::Nobody { pending } => pending,
+            };
+            let absent = if pending {
+                Failure::GatewayPending
+            } else {
+                Failure::GatewayAbsent
+            };
+            if place.is_none() {
+                place = Some(self.held.try_acquire().map_err(|_| absent.clone())?);
+            }
+            match tokio::time::timeout_at(deadline, arrivals.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return Err(absent),
+            }
+        }
+    }
+
+    fn find(&self, tunnel: &TunnelId, route: &RouteName, tried: &[LinkId]) -> Found {
+        let table = self.lock();
+        let Some(links) = table.tunnels.get(tunnel) else {
+            return Found::Nobody { pending: false };
+        };
+        let serves = |link: &&Arc<LiveLink>| link.announcement.routes().contains(route);
+        let open = || {
+            links
+                .live
+                .iter()
+                .rev()
+                .filter(|link| link.link.is_open() && !tried.contains(&link.id))
+        };
+        if let Some(link) = open().find(serves) {
+            return Found::Link(Arc::clone(link));
+        }
+        if open().next().is_some() && !links.live.iter().any(|link| serves(&link)) {
+            let known: BTreeSet<&RouteName> =
+                open().flat_map(|link| link.announcement.routes()).collect();
+            return Found::OtherRoutes(known.into_iter().cloned().collect());
+        }
+        Found::Nobody {
+            pending: links.pending > 0 && links.live.is_empty(),
+        }
+    }
+
+    /// The routes that the live links of a tunnel announce.
+    pub(crate) fn routes(&self, tunnel: &TunnelId) -> BTreeSet<RouteName> {
+        let table = self.lock();
+        let live = table
+            .tunnels
+            .get(tunnel)
+            .into_iter()
+            .flat_map(|links| &links.live);
+        live.flat_map(|link| link.announcement.routes())
+            .cloned()
+            .collect()
+    }
+
+    /// Enters a link that carries traffic from now on; `None` when the tunnel has as many as it may.
+    pub(crate) fn enter(self: &Arc<Self>, tunnel: TunnelId, link: LiveLink) -> Option<LivePlace> {
+        let link = Arc::new(link);
+        {
+            let mut table = self.lock();
+            let live = &mut table.tunnels.entry(tunnel).or_default().live;
+            if live.len() >= self.max_live {
+                return None;
+            }
+            live.push(Arc::clone(&link));
+        }
+        metrics::gauge!("mcp_edge_links_live", "state" => "active").increment(1.0);
+        self.arrivals
+            .send_modify(|arrivals| *arrivals = arrivals.wrapping_add(1));
+        Some(LivePlace {
+            links: Arc::clone(self),
+            tunnel,
+            link,
+        })
+    }
+
+    /// Takes a place among the tunnel's pending links, with a code of its own; `None` when all are taken.
+    pub(crate) fn wait(self: &Arc<Self>, tunnel: TunnelId) -> Option<PendingPlace> {
+        let mut table = self.lock();
+        let pending = table.tunnels.get(&tunnel).map_or(0, |links| links.pending);
+        if pending >= self.max_pending {
+            return None;
+        }
+        let code = loop {
+            let code = ApprovalCode::from_entropy(entropy()?);
+            if table.codes.insert(code) {
+                break code;
+            }
+        };
+        table.tunnels.entry(tunnel).or_default().pending += 1;
+        drop(table);
+        metrics::gauge!("mcp_edge_links_live", "state" => "pending").increment(1.0);
+        Some(PendingPlace {
+            links: Arc::clone(self),
+            tunnel,
+            code,
+        })
+    }
+
+    /// Waits until no link is left, live or pending. Cancel safe.
+    pub(crate) async fn empty(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.lock().tunnels.is_empty() {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    fn leave(&self, tunnel: TunnelId, change: impl FnOnce(&mut TunnelLinks)) {
+        let mut table = self.lock();
+        if let Some(links) = table.tunnels.get_mut(&tunnel) {
+            change(links);
+            if links.live.is_empty() && links.pending == 0 {
+                table.tunnels.remove(&tunnel);
+            }
+        }
+        if table.tunnels.is_empty() {
+            self.emptied.notify_waiters();
+        }
+    }
+
+    /// A poisoned lock means that a panic interrupted straight-line code here; the table is still consistent.
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The entry of a live link; leaves with it.
+#[derive(Debug)]
+pub(crate) struct LivePlace {
+    links: Arc<Links>,
+    tunnel: TunnelId,
+    link: Arc<LiveLink>,
+}
+
+impl LivePlace {
+    pub(crate) fn link(&self) -> &Link {
+        &self.link.link
+    }
+}
+
+impl Drop for LivePlace {
+    fn drop(&mut self) {
+        metrics::gauge!("mcp_edge_links_live", "state" => "active").decrement(1.0);
+        self.links.leave(self.tunnel, |links| {
+            links.live.retain(|link| !Arc::ptr_eq(link, &self.link))
+        });
+    }
+}
+
+/// The entry of a pending link, and its approval code.
+#[derive(Debug)]
+pub(crate) struct PendingPlace {
+    links: Arc<Links>,
+    tunnel: TunnelId,
+    code: ApprovalCode,
+}
+
+impl PendingPlace {
+    pub(crate) fn code(&self) -> ApprovalCode {
+        self.code
+    }
+}
+
+impl Drop for PendingPlace {
+    fn drop(&mut self) {
+        metrics::gauge!("mcp_edge_links_live", "state" => "pending").decrement(1.0);
+        self.links.lock().codes.remove(&self.code);
+        self.links.leave(self.tunnel, |links| {
+            links.pending = links.pending.saturating_sub(1)
+        });
+    }
+}

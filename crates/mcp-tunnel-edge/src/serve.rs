@@ -1,0 +1,375 @@
+//! Serving a connection that a listener has just accepted: TLS, ALPN, and then a link or HTTP.
+//!
+//! ```text
+//! socket ──► Gate ──► ClientHello ──┬─ mcp-tunnel/1 ──► Edge::accept_link
+//!                                   └─ h2, http/1.1 ──► hyper ──► Edge::ingress
+//! ```
+//!
+//! One port may serve both, since ALPN tells gateways and callers apart before the handshake is answered. Deadlines
+//! run from the accept: a socket that has proved nothing by then is closed without a word.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use mcp_tunnel_transport::tls::wants_link;
+use rustls::ServerConfig;
+use rustls::server::{Acceptor, ResolvesServerCert};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower_service::Service;
+
+use crate::exchange::answer::IngressBody;
+use crate::gate::{Gate, GateFull, Role, Ticket};
+use crate::ingress::{DevIngress, Ingress, IngressFuture, PeerInfo};
+use crate::links::life::LinkError;
+use crate::{DevTarget, Edge};
+
+/// Why a connection was not served, or not to its end.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The gate has no place for it.
+    #[error("no place for one more unproven socket")]
+    Gate(#[from] GateFull),
+    /// The TLS handshake failed.
+    #[error("the TLS handshake failed")]
+    Tls(#[source] io::Error),
+    /// Nothing was proved in time.
+    #[error("nothing was proved within {after:?}")]
+    Unproven {
+        /// The deadline of the gate.
+        after: Duration,
+    },
+    /// A gateway on a listener that takes callers only, or the reverse.
+    #[error("this listener does not take a {}", .0.as_str())]
+    Role(Role),
+    /// The link of a gateway did not come about.
+    #[error("serving a gateway")]
+    Link(#[source] LinkError),
+    /// HTTP with a caller broke.
+    #[error("serving a caller")]
+    Http(#[source] hyper::Error),
+}
+
+/// Serves connections of one listener. Clones share the edge and the gate.
+#[derive(Clone)]
+pub struct Server {
+    edge: Edge,
+    gate: Gate,
+    links: Option<Arc<ServerConfig>>,
+    callers: Option<Arc<ServerConfig>>,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("links", &self.links.is_some())
+            .field("callers", &self.callers.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The TLS of a listener for callers: ring, TLS 1.2 and 1.3, `h2` and `http/1.1`.
+///
+/// # Errors
+/// None with this provider; the signature leaves room for others.
+pub fn caller_tls(
+    certificates: Arc<dyn ResolvesServerCert>,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(certificates);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+impl Server {
+    /// A server that takes neither gateways nor callers yet.
+    pub fn new(edge: Edge, gate: Gate) -> Self {
+        Self {
+            edge,
+            gate,
+            links: None,
+            callers: None,
+        }
+    }
+
+    /// Takes gateways, with the configuration of [`mcp_tunnel_transport::tls::server_config`].
+    #[must_use]
+    pub fn with_links(mut self, tls: Arc<ServerConfig>) -> Self {
+        self.links = Some(tls);
+        self
+    }
+
+    /// Takes callers, with the configuration of [`caller_tls`].
+    #[must_use]
+    pub fn with_callers(mut self, tls: Arc<ServerConfig>) -> Self {
+        self.callers = Some(tls);
+        self
+    }
+
+    /// Serves one connection to its end; on `stop` lets it finish what runs. The listener sets `TCP_NODELAY`.
+    ///
+    /// # Errors
+    /// [`ServeError`]: for the listener's log, at a low level, since anybody can cause them.
+    ///
+    /// # Cancel safety
+    /// Dropping it closes the connection.
+    pub async fn serve<IO>(
+        &self,
+        io: IO,
+        remote: SocketAddr,
+        stop: CancellationToken,
+    ) -> Result<(), ServeError>
+    where
+        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        // Until ALPN tells, a socket on a shared port counts as a caller.
+        let role = if self.callers.is_some() {
+            Role::Caller
+        } else {
+            Role::Gateway
+        };
+        let ticket = self.gate.admit(role, remote.ip())?;
+        let after = self.gate.deadline(role);
+        let deadline = Instant::now() + after;
+        let handshake = async {
+            let start = LazyConfigAcceptor::new(Acceptor::default(), io)
+                .await
+                .map_err(ServeError::Tls)?;
+            let role = if wants_link(&start.client_hello()) {
+                Role::Gateway
+            } else {
+                Role::Caller
+            };
+            let config = match role {
+                Role::Gateway => self.links.clone(),
+                Role::Caller => self.callers.clone(),
+            };
+            ticket.change_role(role)?;
+            let config = config.ok_or(ServeError::Role(role))?;
+            let tls = start.into_stream(config).await.map_err(ServeError::Tls)?;
+            Ok((role, tls))
+        };
+        let (role, tls) = timeout_at(deadline, handshake)
+            .await
+            .unwrap_or(Err(ServeError::Unproven { after }))?;
+        let peer = PeerInfo::tls(remote).with_ticket(ticket.clone());
+        match role {
+            Role::Gateway => self
+                .edge
+                .accept_link(tls, peer)
+                .await
+                .map_err(ServeError::Link),
+            Role::Caller => {
+                let version = match tls.get_ref().1.alpn_protocol() {
+                    Some(b"h2") => Version::Http2,
+                    _ => Version::Http1,
+                };
+                let service = WithPeer {
+                    service: self.edge.ingress(),
+                    peer,
+                };
+                let unproven = Unproven {
+                    ticket,
+                    deadline,
+                    after,
+                };
+                serve_http(tls, version, service, unproven, stop).await
+            }
+        }
+    }
+
+    /// Serves one connection of a development ingress: plain HTTP/1.1. The listener binds loopback only.
+    ///
+    /// # Errors
+    /// [`ServeError`].
+    ///
+    /// # Cancel safety
+    /// Dropping it closes the connection.
+    pub async fn serve_dev<IO>(
+        &self,
+        io: IO,
+        remote: SocketAddr,
+        target: DevTarget,
+        stop: CancellationToken,
+    ) -> Result<(), ServeError>
+    where
+        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let ticket = self.gate.admit(Role::Caller, remote.ip())?;
+        let after = self.gate.deadline(Role::Caller);
+        let peer = PeerInfo::plain(remote).with_ticket(ticket.clone());
+        let service = WithPeer {
+            service: self.edge.dev_ingress(target),
+            peer,
+        };
+        let unproven = Unproven {
+            ticket,
+            deadline: Instant::now() + after,
+            after,
+        };
+        serve_http(io, Version::Http1, service, unproven, stop).await
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    Http1,
+    Http2,
+}
+
+/// How long a caller may go on without an admitted request.
+struct Unproven {
+    ticket: Ticket,
+    deadline: Instant,
+    after: Duration,
+}
+
+impl Unproven {
+    async fn expired(&self) {
+        if timeout_at(self.deadline, self.ticket.until_proven())
+            .await
+            .is_ok()
+        {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn serve_http<IO, S>(
+    io: IO,
+    version: Version,
+    service: WithPeer<S>,
+    unproven: Unproven,
+    stop: CancellationToken,
+) -> Result<(), ServeError>
+where
+    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    S: CallerService,
+{
+    let io = TokioIo::new(io);
+    match version {
+        Version::Http1 => {
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(IDLE)
+                .max_header_size(HEAD_BYTES as usize)
+                .max_buf_size(READ_BUFFER)
+                .serve_connection(io, service);
+            let mut connection = pin!(connection);
+            tokio::select! {
+                biased;
+                done = connection.as_mut() => return done.map_err(ServeError::Http),
+                () = unproven.expired() => return Err(ServeError::Unproven { after: unproven.after }),
+                () = stop.cancelled() => {}
+            }
+            connection.as_mut().graceful_shutdown();
+            connection.await.map_err(ServeError::Http)
+        }
+        Version::Http2 => {
+            let streams = TaskTracker::new();
+            let connection = http2::Builder::new(Streams(streams.clone()))
+                .timer(TokioTimer::new())
+                .max_header_list_size(HEAD_BYTES)
+                .max_concurrent_streams(H2_STREAMS)
+                .initial_stream_window_size(H2_STREAM_WINDOW)
+                .initial_connection_window_size(H2_CONNECTION_WINDOW)
+                .max_send_buf_size(READ_BUFFER)
+                .keep_alive_interval(H2_PING)
+                .keep_alive_timeout(H2_PING)
+                .serve_connection(io, service);
+            let mut connection = pin!(connection);
+            let done = tokio::select! {
+                biased;
+                done = connection.as_mut() => Some(done.map_err(ServeError::Http)),
+                () = unproven.expired() => Some(Err(ServeError::Unproven { after: unproven.after })),
+                () = stop.cancelled() => None,
+            };
+            let done = match done {
+                Some(done) => done,
+                None => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.as_mut().await.map_err(ServeError::Http)
+                }
+            };
+            streams.close();
+            done
+        }
+    }
+}
+
+/// An ingress behind a connection.
+trait CallerService:
+    Service<
+        Request<Incoming>,
+        Response = Response<IngressBody>,
+        Error = Infallible,
+        Future = IngressFuture,
+    > + Clone
+    + Send
+    + 'static
+{
+}
+
+impl CallerService for Ingress {}
+impl CallerService for DevIngress {}
+
+/// Tells the ingress whose request it is.
+struct WithPeer<S> {
+    service: S,
+    peer: PeerInfo,
+}
+
+impl<S: CallerService> hyper::service::Service<Request<Incoming>> for WithPeer<S> {
+    type Response = Response<IngressBody>;
+    type Error = Infallible;
+    type Future = IngressFuture;
+
+    fn call(&self, mut request: Request<Incoming>) -> IngressFuture {
+        request.extensions_mut().insert(self.peer.clone());
+        self.service.clone().call(request)
+    }
+}
+
+/// Runs the streams of one HTTP/2 connection. hyper ends each of them when its connection is dropped.
+#[derive(Debug, Clone)]
+struct Streams(TaskTracker);
+
+impl<F> hyper::rt::Executor<F> for Streams
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        self.0.spawn(stream);
+    }
+}
+
+/// How long a proven caller may be idle between requests, or take for one head.
+const IDLE: Duration = Duration::from_secs(75);
+/// Of a request's head.
+const HEAD_BYTES: u32 = 32 * 1024;
+/// Of hyper, per connection; bounds what a slow upload or a slow reader pins.
+const READ_BUFFER: usize = 64 * 1024;
+/// Calls at once on one HTTP/2 connection.
+const H2_STREAMS: u32 = 256;
+/// What one call's upload may have on the way: memory that a slow gateway pins.
+const H2_STREAM_WINDOW: u32 = 256 * 1024;
+/// The same for all calls of a connection.
+const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// A caller that answers no ping in this time is gone.
+const H2_PING: Duration = Duration::from_secs(20);
