@@ -233,3 +233,6 @@ impl Edge {
 
 /// For the farewell of links whose drain deadline has passed.
 const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests;

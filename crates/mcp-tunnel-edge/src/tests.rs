@@ -1,0 +1,9 @@
+//! The whole edge in memory, with virtual time: real TLS, real frames, gateways that tests play.
+
+mod gateway;
+mod world;
+
+mod calls;
+mod links;
+mod serve;
+mod silent;
