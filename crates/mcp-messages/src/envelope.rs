@@ -280,21 +280,24 @@ fn is_deeper_than(text: &str, limit: usize) -> bool {
     if opening <= limit {
         return false;
     }
-    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
-    for byte in text.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            b'{' | b'[' if !quoted => {
-                depth += 1;
-                if depth > limit {
-                    return true;
-                }
-            }
-            b'}' | b']' if !quoted => depth = depth.saturating_sub(1),
-            _ => {}
+    let (mut depth, mut quoted) = (0_usize, false);
+    for part in text.split('"') {
+        if quoted {
+            // After an odd number of backslashes the quote belongs to the string.
+            quoted = part.bytes().rev().take_while(|byte| *byte == b'\\').count() % 2 == 1;
+            continue;
         }
+        for byte in part.bytes() {
+            match byte {
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            if depth > limit {
+                return true;
+            }
+        }
+        quoted = true;
     }
     false
 }

@@ -15,6 +15,9 @@ use crate::envelope::Id;
 pub struct RequestId(Box<str>);
 
 /// Longest id that is repeated, in bytes of JSON.
+///
+/// Real ids are numbers or UUIDs. A finder holds so much for a request until it is answered; raised, a caller could make
+/// it hold more, and have it sent back.
 pub const MAX_ID_BYTES: usize = 256;
 
 impl RequestId {

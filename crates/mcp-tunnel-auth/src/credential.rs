@@ -22,10 +22,16 @@ use crate::name::{HostName, RouteName};
 use crate::token::TunnelToken;
 use crate::wire::{Reader, push_text};
 
-/// Longest encoded credential, in bytes: it fits the hello's 4 KiB with room for the rest.
+/// Longest encoded credential, in bytes.
+///
+/// It fits a hello's 4 KiB with room for the rest, and holds the longest announcement. An edge spends a few times as much
+/// memory on it before it is proven; raised, strangers could make it spend more.
 pub const MAX_CREDENTIAL_BYTES: usize = 3584;
 
 /// Most routes that one gateway announces.
+///
+/// More would not fit the credential with names of usual length; what each costs an edge for the life of a link is its
+/// name and a pointer.
 pub const MAX_ROUTES: usize = 64;
 
 const VERSION: u8 = 1;

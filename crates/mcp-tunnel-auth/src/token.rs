@@ -68,7 +68,7 @@ pub enum TokenError {
     Version(u8),
 }
 
-/// Longest text that is looked at; ours have about 300 characters.
+/// Longest text that is looked at, in characters: ours have about 300, and at most 1200 with the longest names.
 pub const MAX_TOKEN_CHARS: usize = 2048;
 
 const PREFIX: &str = "mct_";

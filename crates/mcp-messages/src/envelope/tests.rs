@@ -173,6 +173,16 @@ fn depth_is_limited_without_recursion() {
     assert_eq!(read(&quoted), "notification m");
 }
 
+/// Depth as a recursive reader would count it.
+fn depth_of(value: &serde_json::Value) -> usize {
+    if let Some(items) = value.as_array() {
+        return 1 + items.iter().map(depth_of).max().unwrap_or(0);
+    }
+    let deepest =
+        |fields: &serde_json::Map<_, _>| 1 + fields.values().map(depth_of).max().unwrap_or(0);
+    value.as_object().map_or(0, deepest)
+}
+
 /// The official examples, where they are at hand: `MCP_SCHEMA_DIR` names a folder with `2026-07-28/examples`.
 #[test]
 fn official_examples() {
@@ -215,6 +225,23 @@ proptest! {
         }
         bytes.truncate(cut);
         let _ = Body::parse(&bytes);
+    }
+
+    #[test]
+    fn depth_is_counted_as_a_recursive_reader_counts(
+        texts in proptest::collection::vec("[\\\\\"\\[{}\\]a]{0,6}", 8), opening: u64, limit in 0_usize..6,
+    ) {
+        let mut value = serde_json::json!([]);
+        for (at, text) in texts.iter().enumerate() {
+            value = match (opening >> (2 * at)) & 3 {
+                0 => serde_json::json!([text, value]),
+                1 => serde_json::json!({text: value, "x": text}),
+                2 => serde_json::json!([text]),
+                _ => serde_json::json!({"a": [[]], text: value}),
+            };
+        }
+        let text = value.to_string();
+        prop_assert_eq!(is_deeper_than(&text, limit), depth_of(&value) > limit);
     }
 
     #[test]
