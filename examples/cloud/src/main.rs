@@ -1,3 +1,59 @@
-//! The reference cloud of MCP tunnels and agent sessions in one process.
+//! The reference cloud of MCP tunnels in one process, and its administration.
+//!
+//! ```text
+//! args ─┬─ serve ──► data folder, certificates ──► console + edge ──► listeners ──► drain
+//!       └─ admin ──► REST client of a running one ──► table or JSON
+//! ```
 
-fn main() {}
+#![expect(
+    clippy::print_stdout,
+    reason = "what is asked for goes to the terminal"
+)]
+#![expect(clippy::print_stderr, reason = "what went wrong goes there too")]
+
+mod admin;
+mod args;
+mod data;
+mod failure;
+mod serve;
+mod serving;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, FromArgMatches as _};
+
+use crate::args::{Args, Command};
+use crate::failure::Failure;
+
+fn main() -> ExitCode {
+    let matches = Args::command().get_matches();
+    let args = Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    if let Err(error) = args.check(&matches) {
+        error.exit();
+    }
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+/// One thread: on few cores the relay is faster for it, and SQLite has threads of its own.
+fn run(args: Args) -> Result<(), Failure> {
+    mcp_diagnostics::telemetry::init(args.log_level, args.log_format).map_err(Failure::internal)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::internal)?;
+    runtime.block_on(async {
+        match args.command {
+            None => serve::run(args.data.as_deref(), &args.serve).await,
+            Some(Command::Serve(serve)) => serve::run(args.data.as_deref(), &serve).await,
+            Some(Command::Admin(command)) => {
+                admin::run(args.data.as_deref(), &args.remote, command).await
+            }
+        }
+    })
+}

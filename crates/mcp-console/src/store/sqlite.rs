@@ -95,6 +95,7 @@ impl SqliteStore {
     /// [`StoreError::Full`] on a full disk; [`StoreError::Failed`] where the file is no
     /// database, or was written by a newer version.
     pub async fn open(config: &SqliteConfig) -> Result<Self, StoreError> {
+        make_private(&config.path).map_err(|error| failed(error.into()))?;
         let pool = SqlitePoolOptions::new()
             .max_connections(CONNECTIONS_MOST)
             .acquire_timeout(config.busy)
@@ -137,6 +138,15 @@ impl SqliteStore {
         let _announce = Announce(&self.changes);
         transaction.commit().await.map_err(failed)
     }
+}
+
+/// A new file is its owner's alone; SQLite gives its companions the same mode.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
 }
 
 type Transaction = sqlx::Transaction<'static, sqlx::Sqlite>;
@@ -210,6 +220,7 @@ fn failed(error: sqlx::Error) -> StoreError {
         .as_database_error()
         .and_then(|error| error.code()?.parse::<i32>().ok());
     match (code.map(|code| code & 0xff), &error) {
+        (_, sqlx::Error::Io(_)) => StoreError::Full(error.into()),
         (Some(SQLITE_FULL | SQLITE_IOERR | SQLITE_READONLY | SQLITE_CANTOPEN), _) => {
             StoreError::Full(error.into())
         }

@@ -1,0 +1,263 @@
+//! The certificate that edge, ingress and a public REST API show: the operator's own, or
+//! one of the local CA.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use mcp_tunnel_auth::{DomainName, HostName};
+use mcp_tunnel_transport::local_ca::{LocalCa, LocalCaError};
+use mcp_tunnel_transport::tls::spki_sha256;
+use rustls::client::verify_server_name;
+use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::args::ServeArgs;
+use crate::data::{DataFolder, read_secret};
+use crate::failure::Failure;
+
+/// What is shown, and how others come to trust it.
+#[derive(Clone)]
+pub(crate) struct Certificates {
+    current: Arc<Current>,
+    /// `None` with the operator's own certificate.
+    authority: Option<Arc<LocalCa>>,
+    ca_pin: Option<[u8; 32]>,
+    roots_file: PathBuf,
+}
+
+/// One certificate for every name, and for none: an unknown name gets no alert, so that
+/// nobody can ask which names there are.
+#[derive(Debug)]
+struct Current(RwLock<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.get())
+    }
+}
+
+impl Current {
+    fn get(&self) -> Arc<CertifiedKey> {
+        Arc::clone(
+            &self
+                .0
+                .read()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        )
+    }
+
+    fn set(&self, key: Arc<CertifiedKey>) {
+        *self
+            .0
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = key;
+    }
+}
+
+impl Certificates {
+    pub(super) fn prepare(data: &DataFolder, args: &ServeArgs) -> Result<Self, Failure> {
+        match (&args.tls_cert, &args.tls_key) {
+            (Some(chain), Some(key)) => Self::own(chain, key),
+            _ => Self::local(data, &args.domain),
+        }
+    }
+
+    pub(super) fn resolver(&self) -> Arc<dyn ResolvesServerCert> {
+        Arc::clone(&self.current) as _
+    }
+
+    pub(super) const fn ca_pin(&self) -> Option<[u8; 32]> {
+        self.ca_pin
+    }
+
+    pub(super) fn roots_file(&self) -> &Path {
+        &self.roots_file
+    }
+
+    /// The name that gateways verify, where it is not `edge.DOMAIN`.
+    pub(super) fn edge_name(
+        &self,
+        domain: &DomainName,
+        public: &HostName,
+    ) -> Result<Option<HostName>, Failure> {
+        let shown = self.current.get();
+        let leaf = shown.end_entity_cert().map_err(Failure::internal)?;
+        let parsed = ParsedCertificate::try_from(leaf).map_err(Failure::internal)?;
+        let covers = |name: &HostName| {
+            ServerName::try_from(name.as_str())
+                .is_ok_and(|name| verify_server_name(&parsed, &name).is_ok())
+        };
+        if covers(&domain.edge()) {
+            return Ok(None);
+        }
+        if covers(public) {
+            return Ok(Some(public.clone()));
+        }
+        Err(Failure::wrong(
+            format_args!(
+                "the certificate covers neither {} nor {public}",
+                domain.edge()
+            ),
+            "use one for *.DOMAIN, or name the host that it is for with --public-edge",
+        ))
+    }
+
+    /// Replaces the local CA's certificate in time, until `stop`.
+    pub(super) async fn renew(self, stop: CancellationToken) {
+        let Some(authority) = &self.authority else {
+            return;
+        };
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(RENEWAL) => {}
+            }
+            match leaf_of(authority) {
+                Ok(leaf) => {
+                    self.current.set(leaf);
+                    info!("the edge's certificate was renewed");
+                }
+                Err(failure) => warn!(%failure, "the edge's certificate was not renewed"),
+            }
+        }
+    }
+
+    fn own(chain_file: &Path, key_file: &Path) -> Result<Self, Failure> {
+        let chain = CertificateDer::pem_file_iter(chain_file)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .with_context(|| format!("reading {}", chain_file.display()))
+            .map_err(|error| Failure::usage(error, "--tls-cert: PEM, the leaf first"))?;
+        let wrong_key = |error: anyhow::Error| {
+            Failure::usage(
+                error.context(format!("reading {}", key_file.display())),
+                "--tls-key: the PEM private key of the certificate",
+            )
+        };
+        let text = read_secret(key_file)?;
+        let key =
+            PrivateKeyDer::from_pem_slice(secrecy::ExposeSecret::expose_secret(&text).as_bytes())
+                .map_err(|error| wrong_key(error.into()))?;
+        let provider = rustls::crypto::ring::default_provider();
+        let shown = CertifiedKey::from_der(chain.clone(), key, &provider)
+            .map_err(|error| wrong_key(error.into()))?;
+        Ok(Self {
+            current: Arc::new(Current(RwLock::new(Arc::new(shown)))),
+            authority: None,
+            ca_pin: private_pin(&chain)?,
+            roots_file: chain_file.to_owned(),
+        })
+    }
+
+    fn local(data: &DataFolder, domain: &DomainName) -> Result<Self, Failure> {
+        let authority = authority(data, domain)?;
+        Ok(Self {
+            current: Arc::new(Current(RwLock::new(leaf_of(&authority)?))),
+            ca_pin: Some(authority.pin()),
+            authority: Some(Arc::new(authority)),
+            roots_file: data.file(CA_CERTIFICATE),
+        })
+    }
+}
+
+impl fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificates").finish_non_exhaustive()
+    }
+}
+
+/// The local CA of this folder, made at the first start and renewed over the same key.
+fn authority(data: &DataFolder, domain: &DomainName) -> Result<LocalCa, Failure> {
+    let now = SystemTime::now();
+    let certificate = data.file(CA_CERTIFICATE);
+    let Ok(pem) = std::fs::read_to_string(&certificate) else {
+        let authority = LocalCa::generate(domain.as_str(), now).map_err(Failure::internal)?;
+        // The key first: a certificate without its key would not be made again.
+        data.write(
+            CA_KEY,
+            secrecy::ExposeSecret::expose_secret(&authority.key_pem()),
+            0o600,
+        )?;
+        data.write(CA_CERTIFICATE, authority.certificate_pem(), 0o644)?;
+        println!(
+            "made {}: what vouches for the edge; clients trust it",
+            certificate.display()
+        );
+        return Ok(authority);
+    };
+    let key: SecretString = read_secret(&data.file(CA_KEY))?;
+    let authority = LocalCa::load(domain.as_str(), &pem, &key).map_err(|error| {
+        let cure = match error {
+            LocalCaError::OtherDomain => {
+                "start with the --domain of before, or with another folder: tokens and \
+                 certificates are for one domain"
+            }
+            _ => "put ca.pem and ca.key back from a copy, or start with another folder",
+        };
+        Failure::usage(
+            anyhow::Error::new(error).context(certificate.display().to_string()),
+            cure,
+        )
+    })?;
+    if !authority.renewal_due(now) {
+        return Ok(authority);
+    }
+    let renewed = authority.renew(now).map_err(Failure::internal)?;
+    data.write(CA_CERTIFICATE, renewed.certificate_pem(), 0o644)?;
+    Ok(renewed)
+}
+
+fn leaf_of(authority: &LocalCa) -> Result<Arc<CertifiedKey>, Failure> {
+    authority
+        .issue(SystemTime::now())
+        .map_err(Failure::internal)?
+        .certified_key()
+        .map_err(Failure::internal)
+}
+
+/// What tokens pin where the system's roots do not vouch for the chain: its last
+/// certificate, which ought to be the CA.
+fn private_pin(chain: &[CertificateDer<'static>]) -> Result<Option<[u8; 32]>, Failure> {
+    let [leaf, rest @ ..] = chain else {
+        return Err(Failure::wrong(
+            "--tls-cert holds no certificate",
+            "give a PEM file",
+        ));
+    };
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let provider = rustls::crypto::ring::default_provider();
+    let public = ParsedCertificate::try_from(leaf).is_ok_and(|leaf| {
+        rustls::client::verify_server_cert_signed_by_trust_anchor(
+            &leaf,
+            &roots,
+            rest,
+            rustls_pki_types::UnixTime::now(),
+            provider.signature_verification_algorithms.all,
+        )
+        .is_ok()
+    });
+    match rest.last() {
+        _ if public => Ok(None),
+        Some(ca) => spki_sha256(ca).map(Some).map_err(Failure::internal),
+        None => {
+            warn!(
+                "the certificate is of a private CA that is not in its file: gateways need --edge-ca"
+            );
+            Ok(None)
+        }
+    }
+}
+
+const CA_CERTIFICATE: &str = "ca.pem";
+const CA_KEY: &str = "ca.key";
+
+/// Leaves last 90 days; a new one a day costs nothing.
+const RENEWAL: Duration = Duration::from_secs(24 * 3600);
