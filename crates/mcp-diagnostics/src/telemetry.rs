@@ -3,6 +3,7 @@
 //! Crates that are not of this workspace are held at `info`, whatever level is asked for: their own traces may print
 //! header values, and a header value may be a credential.
 
+use std::error::Error;
 use std::fmt;
 use std::io::IsTerminal;
 use std::str::FromStr;
@@ -42,6 +43,25 @@ where
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     tracing_subscriber::registry().with(lines.with_filter(level.targets()))
+}
+
+/// An error and everything below it, for one log line: `connecting: connection refused`.
+pub fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl fmt::Display + 'a {
+    struct Chain<'a>(&'a (dyn Error + 'static));
+
+    impl fmt::Display for Chain<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "{}", self.0)?;
+            let mut next = self.0.source();
+            while let Some(source) = next {
+                write!(f, ": {source}")?;
+                next = source.source();
+            }
+            Ok(())
+        }
+    }
+
+    Chain(error)
 }
 
 /// How much is logged: `off`, `error`, `warn`, `info`, `debug` or `trace`.
@@ -214,6 +234,15 @@ mod tests {
             (&lines[0]["message"], &lines[0]["bytes"]),
             (&"sent".into(), &7.into())
         );
+    }
+
+    #[test]
+    fn a_chain_names_every_cause() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("connecting")]
+        struct Outer(#[source] io::Error);
+        let error = Outer(io::Error::other("refused"));
+        assert_eq!(chain(&error).to_string(), "connecting: refused");
     }
 
     #[test]
