@@ -1,0 +1,201 @@
+//! One MCP server as the gateway sees it: dialling, pooled connections, one request after another on each.
+//!
+//! ```text
+//!   send ── idle connection? ──yes──> request ──> head ──> body ──end──> pool, at most 4 s
+//!              │ no                      │          │        └─drop or failure──> socket closed
+//!              └──> dial ────────────────┘          └─ ownership of the connection moves to the body
+//! ```
+
+mod body;
+pub(crate) mod dial;
+mod pool;
+mod quick_ack;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+
+pub(crate) use self::body::UpstreamBody;
+use self::dial::{DialError, Dialler};
+use self::pool::{Connection, Pool};
+use crate::exchange::RequestBody;
+use crate::server::McpServer;
+
+/// An MCP server and the idle connections to it.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    server: McpServer,
+    dialler: Dialler,
+    pool: Mutex<Idle>,
+    tasks: TaskTracker,
+}
+
+#[derive(Debug, Default)]
+struct Idle {
+    pool: Pool,
+    reaper: Option<AbortOnDropHandle<()>>,
+}
+
+impl Upstream {
+    pub(crate) fn new(server: McpServer, dialler: Dialler, tasks: TaskTracker) -> Arc<Self> {
+        Arc::new(Self {
+            server,
+            dialler,
+            pool: Mutex::default(),
+            tasks,
+        })
+    }
+
+    /// Sends one request, on an idle connection if there is one.
+    ///
+    /// A request goes out a second time only if no byte of it was written: hyper gives it back in that case alone.
+    pub(crate) async fn send(
+        self: &Arc<Self>,
+        mut request: Request<RequestBody>,
+    ) -> Result<Answer, Unanswered> {
+        let mut connect = None;
+        loop {
+            let idle = self.idle().pool.check_out(Instant::now());
+            let reused = idle.is_some();
+            let mut connection = match idle {
+                Some(connection) => connection,
+                None => {
+                    let started = Instant::now();
+                    match self.connect().await {
+                        Ok(connection) => {
+                            connect = Some(started.elapsed());
+                            connection
+                        }
+                        Err(error) => {
+                            return Err(Unanswered {
+                                error,
+                                request: Some(request),
+                            });
+                        }
+                    }
+                }
+            };
+            let sent = Instant::now();
+            match connection.sender.try_send_request(request).await {
+                Ok(response) => {
+                    let server = sent.elapsed();
+                    let response =
+                        response.map(|body| UpstreamBody::new(body, Arc::clone(self), connection));
+                    return Ok(Answer {
+                        response,
+                        connect,
+                        server,
+                    });
+                }
+                Err(mut refused) => match refused.take_message() {
+                    Some(unsent) if reused => request = unsent,
+                    unsent => {
+                        let error = SendError::NoAnswer {
+                            source: refused.into_error(),
+                        };
+                        return Err(Unanswered {
+                            error,
+                            request: unsent,
+                        });
+                    }
+                },
+            }
+        }
+    }
+
+    pub(crate) fn server(&self) -> &McpServer {
+        &self.server
+    }
+
+    /// Closes the idle connections.
+    pub(crate) fn close_idle(&self) {
+        self.idle().pool.clear();
+    }
+
+    async fn connect(&self) -> Result<Connection, SendError> {
+        let io = self
+            .dialler
+            .dial(self.server.target())
+            .await
+            .map_err(SendError::Dial)?;
+        let (sender, driver) = http1::Builder::new()
+            .max_buf_size(READ_BUFFER)
+            .handshake(TokioIo::new(io))
+            .await
+            .map_err(|source| SendError::NoAnswer { source })?;
+        let driver = self.tasks.spawn(async move {
+            // Its failure reaches whoever waits for the answer; an idle connection's end is no news.
+            let _ = driver.await;
+        });
+        Ok(Connection::new(sender, AbortOnDropHandle::new(driver)))
+    }
+
+    fn check_in(self: &Arc<Self>, connection: Connection) {
+        let mut idle = self.idle();
+        idle.pool.check_in(Instant::now(), connection);
+        if idle.reaper.as_ref().is_none() {
+            let reaper = self.tasks.spawn(reap(Arc::downgrade(self)));
+            idle.reaper = Some(AbortOnDropHandle::new(reaper));
+        }
+    }
+
+    fn expire(&self) -> Option<Instant> {
+        let mut idle = self.idle();
+        let next = idle.pool.expire(Instant::now());
+        if next.is_none() {
+            // Under the lock, so that the next connection that comes back starts a new one.
+            idle.reaper = None;
+        }
+        next
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Idle> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Closes idle connections when their time is over; ends when none is left.
+async fn reap(upstream: Weak<Upstream>) {
+    while let Some(next) = upstream.upgrade().and_then(|upstream| upstream.expire()) {
+        tokio::time::sleep_until(next).await;
+    }
+}
+
+/// What an MCP server answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) response: Response<UpstreamBody>,
+    /// How long a new connection took; `None` if an idle one served.
+    pub(crate) connect: Option<Duration>,
+    /// From the request until the head of the answer.
+    pub(crate) server: Duration,
+}
+
+/// A request without an answer.
+#[derive(Debug)]
+pub(crate) struct Unanswered {
+    pub(crate) error: SendError,
+    /// The request, if nothing of it was written.
+    pub(crate) request: Option<Request<RequestBody>>,
+}
+
+/// Why an MCP server did not answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum SendError {
+    #[error(transparent)]
+    Dial(DialError),
+    #[error("the MCP server ended the connection without an answer")]
+    NoAnswer {
+        #[source]
+        source: hyper::Error,
+    },
+}
+
+/// Most bytes read ahead on one connection, and the longest head of an answer.
+const READ_BUFFER: usize = 64 * 1024;

@@ -1,0 +1,359 @@
+//! Links, calls, drain and loss.
+
+use std::time::Duration;
+
+use mcp_diagnostics::admin::Readiness;
+use mcp_tunnel_connector::{Connector, Event};
+use mcp_tunnel_proto::{Refusal, RefusalCode, ResetCode, StreamKind};
+use mcp_tunnel_transport::{Link, StreamError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
+
+use crate::edge::{CALL, Edge, answer, config, connector, finish, key, open};
+use crate::server::{Server, given_up};
+
+/// Both at once until the edge has a link and the connector says so.
+async fn linked(edge: &mut Edge, connector: &mut Connector) -> Link {
+    let (link, ()) = tokio::join!(edge.admit(), active(connector));
+    link
+}
+
+async fn active(connector: &mut Connector) {
+    while !matches!(connector.next_event().await, Event::Active { .. }) {}
+}
+
+/// Runs the connector beside what the test does.
+async fn while_serving<T>(connector: &mut Connector, test: impl Future<Output = T>) -> T {
+    let mut test = std::pin::pin!(test);
+    loop {
+        tokio::select! {
+            output = &mut test => return output,
+            _ = connector.next_event() => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_token_alone_leads_to_the_edge_and_a_call_is_served() {
+    let (mut edge, server) = (Edge::bind().await, Server::bind().await);
+    let mut connector = connector(&edge, server.address);
+    let readiness = connector.readiness();
+    assert!(matches!(*readiness.borrow(), Readiness::NotReady(_)));
+    let link = linked(&mut edge, &mut connector).await;
+    assert_eq!(*readiness.borrow(), Readiness::Ready);
+    let text = while_serving(&mut connector, async {
+        let mut stream = open(&link, StreamKind::Http, CALL).await;
+        finish(&mut stream).await;
+        let (mut socket, request) = server.request().await;
+        assert!(
+            request.contains(&format!("host: {}", server.address)),
+            "{request}"
+        );
+        socket
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi")
+            .await
+            .unwrap();
+        answer(stream).await.unwrap()
+    })
+    .await;
+    assert!(
+        text.starts_with("HTTP/1.1 200 OK") && text.ends_with("\r\n\r\nhi"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_pending_gateway_shows_code_and_key_and_needs_no_new_dial() {
+    let (edge, server) = (Edge::bind().await, Server::bind().await);
+    let mut connector = connector(&edge, server.address);
+    let incoming = while_serving(&mut connector, edge.incoming()).await;
+    let mut pending = incoming.pend("K7QM-2F9D");
+    let shown = tokio::select! {
+        reason = pending.closed() => panic!("{reason}"),
+        event = async {
+            loop {
+                let event = connector.next_event().await;
+                if matches!(event, Event::Pending { .. }) {
+                    break event.to_string();
+                }
+            }
+        } => event,
+    };
+    assert!(
+        shown.contains("K7QM-2F9D")
+            && shown.contains(&key().public_key().fingerprint().to_string()),
+        "{shown}"
+    );
+    assert_eq!(
+        *connector.readiness().borrow(),
+        Readiness::NotReady("waiting for approval")
+    );
+    let (_link, driver) = pending.admit().unwrap();
+    tokio::select! {
+        reason = driver.run() => panic!("{reason}"),
+        event = connector.next_event() => assert!(matches!(event, Event::Active { .. }), "{event}"),
+    }
+}
+
+#[tokio::test]
+async fn a_final_refusal_ends_the_program_with_3_and_a_cure() {
+    let (edge, server) = (Edge::bind().await, Server::bind().await);
+    let mut connector = connector(&edge, server.address);
+    let refuse = async {
+        edge.incoming()
+            .await
+            .refuse(Refusal::new(RefusalCode::RETIRED, "this token was rotated"))
+            .await;
+        std::future::pending::<()>().await;
+    };
+    let refused = async {
+        loop {
+            let event = connector.next_event().await;
+            if event.exit_code(false).is_some() {
+                break event;
+            }
+        }
+    };
+    let event = tokio::select! { () = refuse => unreachable!(), event = refused => event };
+    assert_eq!(event.exit_code(false), Some(3));
+    assert!(
+        event.to_string().contains(
+            "this token was rotated; the token was rotated: start the gateway with the new one"
+        ),
+        "{event}"
+    );
+}
+
+#[tokio::test]
+async fn an_unknown_tunnel_gets_a_second_chance() {
+    let (mut edge, server) = (Edge::bind().await, Server::bind().await);
+    let mut connector = connector(&edge, server.address);
+    let early = async {
+        edge.incoming()
+            .await
+            .refuse(Refusal::new(RefusalCode::TUNNEL, ""))
+            .await;
+        edge.admit().await
+    };
+    let events = async {
+        loop {
+            let event = connector.next_event().await;
+            assert_eq!(event.exit_code(true), None, "{event}");
+            if matches!(event, Event::Active { .. }) {
+                break;
+            }
+        }
+    };
+    tokio::join!(early, events);
+}
+
+#[tokio::test]
+async fn an_edge_that_is_down_ends_the_program_only_if_asked_and_is_found_again() {
+    let (edge, server) = (Edge::bind().await, Server::bind().await);
+    let mut connector = connector(&edge, server.address);
+    let address = edge.address;
+    drop(edge);
+    let lost = loop {
+        let event = connector.next_event().await;
+        if matches!(event, Event::Lost { .. }) {
+            break event;
+        }
+    };
+    assert_eq!(
+        (lost.exit_code(true), lost.exit_code(false)),
+        (Some(4), None)
+    );
+    assert!(lost.to_string().contains("Connection refused"), "{lost}");
+    let mut edge = Edge::bind_to(address).await;
+    linked(&mut edge, &mut connector).await;
+}
+
+#[tokio::test]
+async fn an_edge_under_another_authority_gets_no_credential() {
+    let (edge, server) = (Edge::bind().await, Server::bind().await);
+    let mut config = config(edge.address, server.address);
+    let other = mcp_tunnel_transport::local_ca::LocalCa::generate(
+        "tunnel.localhost",
+        std::time::SystemTime::now(),
+    )
+    .unwrap();
+    config = config.with_edge_roots(vec![other.certificate().clone()]);
+    let mut connector = Connector::new(config).unwrap();
+    let lost = async {
+        loop {
+            if let Event::Lost { reason } = connector.next_event().await {
+                break reason;
+            }
+        }
+    };
+    let (accepted, reason) = tokio::join!(edge.handshake(), lost);
+    assert!(accepted.is_err());
+    assert!(
+        mcp_diagnostics::telemetry::chain(&reason)
+            .to_string()
+            .contains("certificate"),
+        "{reason:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_a_reset_and_never_an_end() {
+    let (mut edge, server) = (Edge::bind().await, Server::bind().await);
+    let mut connector = connector(&edge, server.address);
+    let link = linked(&mut edge, &mut connector).await;
+    let broken = while_serving(&mut connector, async {
+        let stream = open(&link, StreamKind::Http, CALL).await;
+        let (mut socket, _) = server.request().await;
+        socket
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nbegin")
+            .await
+            .unwrap();
+        drop(socket);
+        answer(stream).await.unwrap_err()
+    })
+    .await;
+    assert!(
+        matches!(
+            StreamError::of(&broken),
+            Some(StreamError::Reset(ResetCode::UNREACHABLE))
+        ),
+        "{broken:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_caller_that_gives_up_is_felt_by_the_server_at_once() {
+    let (mut edge, server) = (Edge::bind().await, Server::bind().await);
+    let mut connector = connector(&edge, server.address);
+    let link = linked(&mut edge, &mut connector).await;
+    while_serving(&mut connector, async {
+        // Before and after the answer has begun, with the edge's half ended.
+        for begun in [false, true] {
+            let mut stream = open(&link, StreamKind::Http, CALL).await;
+            finish(&mut stream).await;
+            let (mut socket, _) = server.request().await;
+            if begun {
+                socket
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nbegin")
+                    .await
+                    .unwrap();
+                stream.read_u8().await.unwrap();
+            }
+            drop(stream);
+            given_up(socket).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_lost_link_ends_its_calls_at_the_server() {
+    let (mut edge, server) = (Edge::bind().await, Server::bind().await);
+    let mut connector = connector(&edge, server.address);
+    let link = linked(&mut edge, &mut connector).await;
+    while_serving(&mut connector, async {
+        let _stream = open(&link, StreamKind::Http, CALL).await;
+        let (socket, _) = server.request().await;
+        // As if the edge's process were killed.
+        edge.drivers.abort_all();
+        given_up(socket).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_dropped_connector_ends_its_calls_on_both_sides() {
+    let (mut edge, server) = (Edge::bind().await, Server::bind().await);
+    let mut connector = connector(&edge, server.address);
+    let link = linked(&mut edge, &mut connector).await;
+    let (stream, socket) = while_serving(&mut connector, async {
+        let stream = open(&link, StreamKind::Http, CALL).await;
+        (stream, server.request().await.0)
+    })
+    .await;
+    drop(connector);
+    given_up(socket).await;
+    let lost = answer(stream).await.unwrap_err();
+    assert!(
+        matches!(StreamError::of(&lost), Some(StreamError::LinkLost(_))),
+        "{lost:?}"
+    );
+}
+
+#[tokio::test]
+async fn other_kinds_of_streams_are_reset_as_unsupported() {
+    let (mut edge, server) = (Edge::bind().await, Server::bind().await);
+    let mut connector = connector(&edge, server.address);
+    let link = linked(&mut edge, &mut connector).await;
+    let refused = while_serving(&mut connector, async {
+        answer(open(&link, StreamKind::Tls, "hello").await)
+            .await
+            .unwrap_err()
+    })
+    .await;
+    assert!(
+        matches!(
+            StreamError::of(&refused),
+            Some(StreamError::Reset(ResetCode::UNSUPPORTED))
+        ),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_drain_lets_running_calls_finish_and_takes_no_new_ones() {
+    let (mut edge, server) = (Edge::bind().await, Server::bind().await);
+    let mut connector = connector(&edge, server.address);
+    let readiness = connector.readiness();
+    let link = linked(&mut edge, &mut connector).await;
+    let (stream, mut socket) = while_serving(&mut connector, async {
+        let stream = open(&link, StreamKind::Http, CALL).await;
+        (stream, server.request().await.0)
+    })
+    .await;
+    connector.drain();
+    assert_eq!(*readiness.borrow(), Readiness::NotReady("draining"));
+    let finish = async {
+        link.going_away().await.expect("the gateway says so");
+        assert!(!link.is_open());
+        socket
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi")
+            .await
+            .unwrap();
+        answer(stream).await.unwrap()
+    };
+    let stopped = async { while !matches!(connector.next_event().await, Event::Stopped) {} };
+    let (text, ()) = tokio::join!(finish, stopped);
+    assert!(text.ends_with("hi"), "{text}");
+}
+
+#[tokio::test]
+async fn a_drain_ends_at_its_deadline() {
+    let (mut edge, server) = (Edge::bind().await, Server::bind().await);
+    let config =
+        config(edge.address, server.address).with_drain_deadline(Duration::from_millis(50));
+    let mut connector = Connector::new(config).unwrap();
+    let link = linked(&mut edge, &mut connector).await;
+    let (stream, socket) = while_serving(&mut connector, async {
+        let stream = open(&link, StreamKind::Http, CALL).await;
+        (stream, server.request().await.0)
+    })
+    .await;
+    let stop = CancellationToken::new();
+    stop.cancel();
+    connector.run(stop).await;
+    given_up(socket).await;
+    assert!(answer(stream).await.is_err());
+}
+
+#[tokio::test]
+async fn an_idle_gateway_stops_at_once() {
+    let (mut edge, server) = (Edge::bind().await, Server::bind().await);
+    let mut connector = connector(&edge, server.address);
+    let _link = linked(&mut edge, &mut connector).await;
+    let stop = CancellationToken::new();
+    stop.cancel();
+    tokio::time::timeout(Duration::from_secs(5), connector.run(stop))
+        .await
+        .expect("nothing to wait for");
+}
