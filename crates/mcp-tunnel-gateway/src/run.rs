@@ -1,0 +1,198 @@
+//! The three things the program does, and what it exits with.
+
+use std::fmt::Display;
+use std::io::Write;
+use std::net::SocketAddr;
+
+use anyhow::{Error, Result, anyhow};
+use mcp_diagnostics::admin::{Admin, Metrics};
+use mcp_diagnostics::report::{Colour, Line, Report};
+use mcp_diagnostics::telemetry::{self, LogFormat};
+use mcp_tunnel_connector::{Connector, Event, check};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::args::{Args, Command};
+use crate::config;
+
+/// Exit code of wrong usage or configuration.
+pub(crate) const EXIT_USAGE: u8 = 2;
+const EXIT_INTERNAL: u8 = 5;
+
+/// Why the program ends, and with which code.
+pub(crate) struct Failure {
+    pub(crate) code: u8,
+    pub(crate) error: Error,
+}
+
+/// Does what the command line says; the answer is the exit code.
+pub(crate) fn start(args: &Args) -> Result<u8, Failure> {
+    if let Some(Command::Version) = args.command {
+        print(concat!("mcp-tunnel-gateway ", env!("CARGO_PKG_VERSION")));
+        return Ok(0);
+    }
+    telemetry::init(args.log_level, args.log_format).map_err(internal)?;
+    // One thread: measured faster than several for a program that only moves bytes.
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(internal)?;
+    match args.command {
+        Some(Command::Check { json }) => check(args, &runtime, json),
+        _ => serve(args, &runtime),
+    }
+}
+
+fn check(args: &Args, runtime: &Runtime, json: bool) -> Result<u8, Failure> {
+    let servers = config::servers(args).map_err(usage)?;
+    let report = match config::token(args) {
+        Ok(token) => {
+            let config = config::connector(args, token, servers).map_err(usage)?;
+            runtime.block_on(check::check(&config))
+        }
+        Err(error) => runtime
+            .block_on(check::check_servers(&servers))
+            .map(|lines| {
+                let mut report = Report::new();
+                let cure = "copy it from where the tunnel was created, or have it revealed there";
+                report.push(Line::fail("token", format!("{error:#}"), cure).exit_code(EXIT_USAGE));
+                report.extend(lines);
+                report
+            }),
+    };
+    let report = report.map_err(|error| usage(error.into()))?;
+    if json {
+        print(format_args!("{:#}", report.to_json()));
+    } else {
+        print(report.table(Colour::Auto).to_string().trim_end());
+    }
+    Ok(report.exit_code())
+}
+
+fn serve(args: &Args, runtime: &Runtime) -> Result<u8, Failure> {
+    let servers = config::servers(args).map_err(usage)?;
+    let token = config::token(args).map_err(usage)?;
+    let tunnel = token.tunnel_id;
+    let config = config::connector(args, token, servers).map_err(usage)?;
+    let say = Voice {
+        format: args.log_format,
+    };
+    let routes: Vec<String> = config
+        .servers()
+        .iter()
+        .map(|(route, server)| format!("{route} -> {}", server.target()))
+        .collect();
+    // Before the connector, which asks for its counters when it is made.
+    let metrics = args
+        .admin
+        .map(|_| Metrics::install())
+        .transpose()
+        .map_err(internal)?;
+    let connector = Connector::new(config).map_err(|error| usage(error.into()))?;
+    say.line(format_args!(
+        "gateway {} of tunnel {tunnel}",
+        env!("CARGO_PKG_VERSION")
+    ));
+    say.line(format_args!("key {}", connector.fingerprint()));
+    routes
+        .iter()
+        .for_each(|route| say.line(format_args!("route {route}")));
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        if let Some((address, metrics)) = args.admin.zip(metrics) {
+            let admin = admin(address, &say).await?;
+            tasks.spawn(admin.run(connector.readiness(), metrics, stop.clone()));
+        }
+        let code = drive(connector, args.exit_on_failure, &say).await;
+        stop.cancel();
+        while tasks.join_next().await.is_some() {}
+        code
+    })
+}
+
+async fn admin(address: SocketAddr, say: &Voice) -> Result<Admin, Failure> {
+    let admin = Admin::bind(address)
+        .await
+        .map_err(|error| usage(error.into()))?;
+    let address = admin.local_addr().map_err(internal)?;
+    say.line(format_args!(
+        "admin http://{address}/healthz /readyz /metrics"
+    ));
+    Ok(admin)
+}
+
+/// Says each change of state until the connector has stopped, or there is no point in going on.
+async fn drive(
+    mut connector: Connector,
+    exit_on_failure: bool,
+    say: &Voice,
+) -> Result<u8, Failure> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(internal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(internal)?;
+    let mut signals = 0;
+    loop {
+        tokio::select! {
+            () = either(&mut terminate, &mut interrupt) => {
+                signals += 1;
+                if signals > 1 {
+                    return Err(Failure { code: EXIT_INTERNAL, error: anyhow!("stopped at once: running calls were cut off") });
+                }
+                say.line("draining: no new calls, the running ones finish");
+                connector.drain();
+            }
+            event = connector.next_event() => {
+                if let Some(code) = event.exit_code(exit_on_failure) {
+                    return Err(Failure { code, error: anyhow!("{event}") });
+                }
+                say.line(&event);
+                if let Event::Stopped = event {
+                    return Ok(0);
+                }
+            }
+        }
+    }
+}
+
+async fn either(one: &mut Signal, other: &mut Signal) {
+    tokio::select! {
+        _ = one.recv() => {}
+        _ = other.recv() => {}
+    }
+}
+
+/// How the program tells its state: lines on standard output, or log lines where programs read them.
+struct Voice {
+    format: LogFormat,
+}
+
+impl Voice {
+    fn line(&self, text: impl Display) {
+        match self.format {
+            LogFormat::Json => info!("{text}"),
+            _ => print(text),
+        }
+    }
+}
+
+/// A reader that has gone is no reason to stop.
+fn print(text: impl Display) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+fn usage(error: Error) -> Failure {
+    Failure {
+        code: EXIT_USAGE,
+        error,
+    }
+}
+
+fn internal(error: impl Into<Error>) -> Failure {
+    Failure {
+        code: EXIT_INTERNAL,
+        error: error.into(),
+    }
+}
