@@ -7,6 +7,7 @@
 
 mod auth;
 mod messages;
+mod proto;
 
 /// A name, which is also that of its folder below `corpus`, and what it does with some bytes.
 pub type Target = (&'static str, fn(&[u8]));
@@ -19,6 +20,10 @@ pub const TARGETS: &[Target] = &[
     ("messages_envelope", messages::envelope),
     ("messages_request_id", messages::request_id),
     ("messages_sse", messages::sse),
+    ("proto_frame", proto::frame),
+    ("proto_hello", proto::hello),
+    ("proto_peer", proto::peer),
+    ("proto_session", proto::session),
 ];
 
 /// The target with this name.
