@@ -4,7 +4,6 @@
 //! no descriptor but their three streams, cannot be traced or read by them, and
 //! holds no capability but those that it needs to become their user.
 
-use std::collections::HashMap;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -19,6 +18,7 @@ use rustix::process::{
     DumpableBehavior, Gid, Pid, Signal, Uid, kill_process, kill_process_group,
     set_dumpable_behavior, set_parent_process_death_signal, setsid,
 };
+use rustix::pty::OpenptFlags;
 use rustix::termios::{Winsize, tcsetwinsize};
 use rustix::thread::{
     CapabilitySet, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
@@ -33,6 +33,10 @@ use crate::step::{Step as _, StepError};
 use crate::sys::{self, Ended, Forked};
 use crate::syscalls::Filters;
 use crate::{inside, wire};
+
+/// Written before a command is forked: the kernel kills it before init.
+const COMMAND_BADNESS: &[u8] = b"500";
+const INIT_BADNESS: &[u8] = b"0";
 
 /// What the launcher knows about the sandbox to be.
 #[derive(Debug)]
@@ -70,6 +74,13 @@ struct Running {
 /// Lives as init. `control` is its only tie to the outside.
 pub(crate) fn live(control: OwnedFd, birth: Birth<'_>) -> ! {
     let separate = birth.separate_init;
+    // Opened while it still can be: a process that cannot be traced does not own its files in /proc.
+    let own_badness = open(
+        "/proc/self/oom_score_adj",
+        OFlags::WRONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .ok();
     let layers = match build(&control, birth) {
         Ok(layers) => layers,
         Err(StepError { step, error }) => {
@@ -77,9 +88,14 @@ pub(crate) fn live(control: OwnedFd, birth: Birth<'_>) -> ! {
             sys::exit_now(1);
         }
     };
-    let code = match keep_only(control).and_then(|control| {
-        wire::send(control.as_fd(), &Ready::Up(layers), &[]).map_err(io::Error::other)?;
-        serve(&control, separate)
+    let code = match keep_only(control, own_badness).and_then(|kept| {
+        wire::send(kept.control.as_fd(), &Ready::Up(layers), &[]).map_err(io::Error::other)?;
+        Server {
+            kept,
+            separate,
+            running: Vec::new(),
+        }
+        .serve()
     }) {
         Ok(()) => 0,
         Err(_) => 1,
@@ -129,107 +145,139 @@ fn build(control: &OwnedFd, birth: Birth<'_>) -> Result<Vec<Layer>, StepError> {
     Ok(layers)
 }
 
-/// Closes everything but the standard streams, on `/dev/null`, and `control`, at 3.
-fn keep_only(control: OwnedFd) -> io::Result<OwnedFd> {
+/// Closes everything but the standard streams, on `/dev/null`, and what is kept.
+fn keep_only(control: OwnedFd, badness: Option<OwnedFd>) -> io::Result<Kept> {
     let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     rustix::stdio::dup2_stderr(&null)?;
+    // Out of the way of the two numbers first.
+    let given = control;
+    let control = rustix::io::fcntl_dupfd_cloexec(&given, 5)?;
+    drop(given);
+    let badness = badness
+        .map(|fd| rustix::io::fcntl_dupfd_cloexec(&fd, 5))
+        .transpose()?;
     let control = sys::move_to(control, 3)?;
-    sys::close_from(4)?;
+    let badness = badness.map(|fd| sys::move_to(fd, 4)).transpose()?;
+    sys::close_from(5)?;
     std::mem::forget(null);
-    Ok(control)
+    Ok(Kept { control, badness })
 }
 
-fn serve(control: &OwnedFd, separate: bool) -> io::Result<()> {
-    let children = sys::child_signals()?;
-    let mut running = Vec::<Running>::new();
-    loop {
-        let mut fds = [
-            PollFd::new(control, PollFlags::IN),
-            PollFd::new(&children, PollFlags::IN),
-        ];
-        match poll(&mut fds, None) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let (asked, died) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
-        if died {
-            let _ = rustix::io::read(&children, &mut [0; 128]);
-            reap(control, &mut running)?;
-        }
-        if asked {
-            let Some(got) = wire::receive::<ToInit>(control.as_fd()).map_err(io::Error::other)?
-            else {
-                return Ok(());
-            };
-            handle(control, &mut running, got.message, &got.fds, separate)?;
-        }
-    }
+/// The only descriptors of an init beyond the standard streams.
+#[derive(Debug)]
+struct Kept {
+    control: OwnedFd,
+    /// `/proc/self/oom_score_adj`: commands are to be killed for memory before init.
+    badness: Option<OwnedFd>,
 }
 
-fn handle(
-    control: &OwnedFd,
-    running: &mut Vec<Running>,
-    message: ToInit,
-    fds: &[OwnedFd],
+/// An init that serves.
+#[derive(Debug)]
+struct Server {
+    kept: Kept,
     separate: bool,
-) -> io::Result<()> {
-    let pid_of = |running: &[Running], id| running.iter().find(|r| r.id == id).map(|r| r.pid);
-    match message {
-        ToInit::Exec(request) => {
-            let id = request.id;
-            let answer = match start(&request, fds, separate) {
-                Ok((pid, terminal)) => {
-                    running.push(Running { id, pid });
-                    let terminal = terminal.as_ref().map(|fd| fd.as_fd());
-                    wire::send(
-                        control.as_fd(),
-                        &FromInit::Started { id },
-                        terminal.as_slice(),
-                    )
-                }
-                Err((stage, error)) => {
-                    let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
-                    wire::send(control.as_fd(), &FromInit::Failed { id, stage, errno }, &[])
-                }
-            };
-            answer.map_err(io::Error::other)
-        }
-        ToInit::Signal { id, signal } => {
-            if let (Some(pid), Some(signal)) = (
-                pid_of(running, id).and_then(Pid::from_raw),
-                Signal::from_named_raw(signal),
-            ) {
-                let _ = kill_process_group(pid, signal);
-            }
-            Ok(())
-        }
-        ToInit::KillTree { id } => {
-            if let Some(pid) = pid_of(running, id) {
-                kill_tree(pid);
-            }
-            Ok(())
-        }
-    }
+    running: Vec<Running>,
 }
 
-fn reap(control: &OwnedFd, running: &mut Vec<Running>) -> io::Result<()> {
-    while let Some((pid, ended)) = sys::reap() {
-        let Some(at) = running.iter().position(|r| r.pid == pid) else {
-            continue;
-        };
-        let ended = match ended {
-            Ended::Code(code) => ExecEnd::Code(code),
-            Ended::Signal(signal) => ExecEnd::Signal(signal),
-        };
-        let exited = FromInit::Exited {
-            id: running.swap_remove(at).id,
-            ended,
-        };
-        wire::send(control.as_fd(), &exited, &[]).map_err(io::Error::other)?;
+impl Server {
+    fn serve(mut self) -> io::Result<()> {
+        let children = sys::child_signals()?;
+        loop {
+            let mut fds = [
+                PollFd::new(&self.kept.control, PollFlags::IN),
+                PollFd::new(&children, PollFlags::IN),
+            ];
+            match poll(&mut fds, None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let (asked, died) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
+            if died {
+                let _ = rustix::io::read(&children, &mut [0; 128]);
+                self.reap()?;
+            }
+            if asked {
+                let received = wire::receive::<ToInit>(self.kept.control.as_fd());
+                let Some(got) = received.map_err(io::Error::other)? else {
+                    return Ok(());
+                };
+                self.handle(got.message, &got.fds)?;
+            }
+        }
     }
-    Ok(())
+
+    fn handle(&mut self, message: ToInit, fds: &[OwnedFd]) -> io::Result<()> {
+        match message {
+            ToInit::Exec(request) => self.exec(&request, fds),
+            ToInit::Signal { id, signal } => {
+                if let (Some(pid), Some(signal)) = (
+                    self.pid_of(id).and_then(Pid::from_raw),
+                    Signal::from_named_raw(signal),
+                ) {
+                    let _ = kill_process_group(pid, signal);
+                }
+                Ok(())
+            }
+            ToInit::KillTree { id } => {
+                if let Some(pid) = self.pid_of(id) {
+                    kill_tree(pid);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn exec(&mut self, request: &ExecRequest, fds: &[OwnedFd]) -> io::Result<()> {
+        let id = request.id;
+        self.set_badness(COMMAND_BADNESS);
+        let started = start(request, fds, self.separate);
+        self.set_badness(INIT_BADNESS);
+        match started {
+            Ok((pid, terminal)) => {
+                self.running.push(Running { id, pid });
+                let terminal = terminal.as_ref().map(|fd| fd.as_fd());
+                self.say(&FromInit::Started { id }, terminal.as_slice())
+            }
+            Err((stage, error)) => {
+                let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
+                self.say(&FromInit::Failed { id, stage, errno }, &[])
+            }
+        }
+    }
+
+    fn reap(&mut self) -> io::Result<()> {
+        while let Some((pid, ended)) = sys::reap() {
+            let Some(at) = self.running.iter().position(|r| r.pid == pid) else {
+                continue;
+            };
+            let ended = match ended {
+                Ended::Code(code) => ExecEnd::Code(code),
+                Ended::Signal(signal) => ExecEnd::Signal(signal),
+            };
+            let id = self.running.swap_remove(at).id;
+            self.say(&FromInit::Exited { id, ended }, &[])?;
+        }
+        Ok(())
+    }
+
+    fn pid_of(&self, id: u64) -> Option<i32> {
+        self.running
+            .iter()
+            .find(|running| running.id == id)
+            .map(|running| running.pid)
+    }
+
+    fn set_badness(&self, value: &[u8]) {
+        if let Some(file) = &self.kept.badness {
+            let _ = rustix::io::pwrite(file, value, 0);
+        }
+    }
+
+    fn say(&self, message: &FromInit, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        wire::send(self.kept.control.as_fd(), message, fds).map_err(io::Error::other)
+    }
 }
 
 type StartError = (ExecStage, io::Error);
@@ -358,8 +406,9 @@ fn open_terminal((rows, columns): (u16, u16)) -> io::Result<(OwnedFd, OwnedFd)> 
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
     let master = open("/dev/ptmx", flags, Mode::empty())?;
     rustix::pty::unlockpt(&master)?;
-    let name = rustix::pty::ptsname(&master, Vec::new())?;
-    let slave = open(name, flags, Mode::empty())?;
+    // By the master and not by name: the file belongs to the commands' user.
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags)?;
     tcsetwinsize(
         &master,
         Winsize {
@@ -372,68 +421,49 @@ fn open_terminal((rows, columns): (u16, u16)) -> io::Result<(OwnedFd, OwnedFd)> 
     Ok((master, slave))
 }
 
-/// Kills a command's group, session and descendants, again until none is left.
+/// Kills a command with its group, session and descendants.
+///
+/// Each is stopped before its children are looked for, so that none can flee.
 fn kill_tree(leader: i32) {
-    for _ in 0..8 {
-        if let Some(pid) = Pid::from_raw(leader) {
-            let _ = kill_process_group(pid, Signal::KILL);
+    let mut family = vec![leader];
+    let mut stopped = 0;
+    while stopped < family.len() {
+        for pid in &family[stopped..] {
+            signal(*pid, Signal::STOP);
         }
-        let family = family(leader);
-        let mut killed = false;
-        for pid in family.into_iter().filter_map(Pid::from_raw) {
-            killed |= kill_process(pid, Signal::KILL).is_ok();
+        stopped = family.len();
+        for (pid, parent, session) in live_processes() {
+            if !family.contains(&pid) && (family.contains(&parent) || family.contains(&session)) {
+                family.push(pid);
+            }
         }
-        if !killed {
-            break;
-        }
+    }
+    if let Some(pid) = Pid::from_raw(leader) {
+        let _ = kill_process_group(pid, Signal::KILL);
+    }
+    for pid in family {
+        signal(pid, Signal::KILL);
     }
 }
 
-/// Live descendants of a process, and members of its session.
-fn family(leader: i32) -> Vec<i32> {
-    let mut parents = HashMap::new();
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<i32>().ok())
-        else {
-            continue;
-        };
-        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else {
-            continue;
-        };
-        let mut fields = stat
-            .rsplit_once(')')
-            .map_or("", |(_, rest)| rest)
-            .split_whitespace();
-        let state = fields.next();
-        let mut number = || {
-            fields
-                .next()
-                .and_then(|n| n.parse::<i32>().ok())
-                .unwrap_or(0)
-        };
-        let (parent, _group, session) = (number(), number(), number());
-        if state != Some("Z") {
-            parents.insert(pid, if session == leader { leader } else { parent });
-        }
+fn signal(pid: i32, signal: Signal) {
+    if let Some(pid) = Pid::from_raw(pid).filter(|pid| !pid.is_init()) {
+        let _ = kill_process(pid, signal);
     }
-    let descends = |mut pid: i32| {
-        for _ in 0..parents.len() {
-            match parents.get(&pid) {
-                Some(parent) if *parent == leader => return true,
-                Some(parent) => pid = *parent,
-                None => return false,
-            }
-        }
-        false
-    };
-    parents
-        .keys()
-        .copied()
-        .filter(|pid| *pid != leader && descends(*pid))
-        .collect()
+}
+
+/// Every process but zombies and init: pid, parent, session.
+fn live_processes() -> impl Iterator<Item = (i32, i32, i32)> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+        let state = fields.next()?;
+        let parent = fields.next()?.parse().ok()?;
+        let session = fields.nth(1)?.parse().ok()?;
+        (state != "Z" && pid != 1).then_some((pid, parent, session))
+    })
 }
 
 fn become_ids(id: u32) -> io::Result<()> {

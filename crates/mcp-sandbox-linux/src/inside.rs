@@ -42,7 +42,8 @@ pub(crate) fn run() -> i32 {
 }
 
 fn serve() -> io::Result<()> {
-    let mut input = io::BufReader::with_capacity(64 * 1024, File::open("/dev/stdin")?);
+    let input = File::from(rustix::stdio::stdin().try_clone_to_owned()?);
+    let mut input = io::BufReader::with_capacity(64 * 1024, input);
     let mut line = String::new();
     input.by_ref().take(1 << 20).read_line(&mut line)?;
     let mut output = io::stdout().lock();

@@ -75,19 +75,26 @@ pub(crate) fn id_maps(range: Option<UidRange>, uid: u32, gid: u32) -> IdMaps {
 }
 
 /// Fills in the operator's defaults, then ours.
+///
+/// The sandbox's own file systems live in memory, so that by default they take at
+/// most half of it.
 pub(crate) fn limits(asked: &Limits, config: &Config) -> EffectiveLimits {
     let ours = &config.limits;
+    let memory_bytes = asked
+        .memory_bytes
+        .or(ours.memory_bytes)
+        .unwrap_or(DEFAULT_MEMORY);
     EffectiveLimits {
-        memory_bytes: asked
-            .memory_bytes
-            .or(ours.memory_bytes)
-            .unwrap_or(DEFAULT_MEMORY),
+        memory_bytes,
         cpu_millis: asked.cpu_millis.or(ours.cpu_millis),
         processes: asked
             .processes
             .or(ours.processes)
             .unwrap_or(DEFAULT_PROCESSES),
-        disk_bytes: asked.disk_bytes.or(ours.disk_bytes).unwrap_or(DEFAULT_DISK),
+        disk_bytes: asked
+            .disk_bytes
+            .or(ours.disk_bytes)
+            .unwrap_or_else(|| DEFAULT_DISK.min(memory_bytes / 2)),
         inodes: asked.inodes.or(ours.inodes).unwrap_or(DEFAULT_INODES),
         open_files: asked
             .open_files
@@ -104,6 +111,12 @@ pub(crate) fn forbidden(request: &CreateRequest, config: &Config, tier: Tier) ->
     }
     if request.workspace.is_some() && config.state_dir.is_none() {
         return Some("a named workspace without a state directory".to_owned());
+    }
+    let limits = limits(&request.limits, config);
+    if limits.disk_bytes > limits.memory_bytes {
+        return Some(
+            "more disk than memory: a sandbox's own file systems live in memory".to_owned(),
+        );
     }
     if tier == Tier::T3 && !request.mounts.is_empty() {
         return Some("mounts at tier T3".to_owned());

@@ -1,0 +1,166 @@
+//! The conformance suite: as root, and again as an ordinary user.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test with a main of its own"
+)]
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use mcp_sandbox_conformance::{LocalHost, Suite};
+use mcp_sandbox_executor::Executor as _;
+use mcp_sandbox_linux::{Config, LinuxExecutor, Tier};
+
+/// Set in the process that runs as an ordinary user.
+const AS_USER: &str = "CONFORMANCE_AS_USER";
+/// A user id that nobody has.
+const USER: u32 = 60_123;
+
+fn main() {
+    mcp_sandbox_linux::enter_helper();
+    if env::args().any(|argument| argument == "--list") {
+        println!("conformance: test");
+        return;
+    }
+    let filter = env::args()
+        .nth(1)
+        .filter(|argument| !argument.starts_with('-'));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    runtime.unwrap().block_on(suite(filter.as_deref()));
+    if rustix::process::geteuid().is_root() && env::var_os(AS_USER).is_none() {
+        as_ordinary_user(filter.as_deref());
+    }
+}
+
+async fn suite(filter: Option<&str>) {
+    let state = tempfile::tempdir().unwrap();
+    let config = Config::new().with_state_dir(state.path()).unwrap();
+    let executor = match LinuxExecutor::start(config).await {
+        Ok(executor) => executor,
+        Err(error) => return skip(&format!("no sandbox can be made here: {error}")),
+    };
+    let report = executor.report();
+    println!(
+        "tier {}; not stronger because: {:?}",
+        report.tier, report.fell
+    );
+    for layer in &report.layers {
+        println!("  {:<14} {:?}: {}", layer.name, layer.state, layer.detail);
+    }
+    let host = LocalHost::start().unwrap().with_holdings(holdings);
+    let mut suite = Suite::new(&executor).with_host(&host);
+    if let Some(text) = filter {
+        suite = suite.only(text);
+    }
+    let outcome = suite.run().await;
+    println!("{outcome}");
+    assert!(outcome.passed());
+    assert_eq!(outcome.not_observable().count(), 0);
+    if filter.is_none() {
+        let skipped = outcome
+            .skipped()
+            .map(|case| case.id)
+            .collect::<BTreeSet<_>>();
+        let freezer = executor.capabilities().persistence.suspend;
+        assert_eq!(
+            skipped,
+            expected_skips(report.tier, freezer),
+            "skips must be explained"
+        );
+    }
+    for name in executor.workspaces().await.unwrap() {
+        executor.delete_workspace(&name).await.unwrap();
+    }
+    assert!(
+        fs::read_dir(state.path().join("workspaces"))
+            .unwrap()
+            .next()
+            .is_none()
+    );
+}
+
+/// What a weaker tier cannot do: no control groups.
+fn expected_skips(tier: Tier, freezer: bool) -> BTreeSet<&'static str> {
+    let mut skips = BTreeSet::new();
+    if tier != Tier::T1 {
+        skips.extend(["R02", "R03"]);
+    }
+    if !freezer {
+        skips.insert("S05");
+    }
+    skips
+}
+
+fn as_ordinary_user(filter: Option<&str>) {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("conformance");
+    fs::copy(env::current_exe().unwrap(), &copy).unwrap();
+    for path in [dir.path(), &copy] {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    println!("again as user {USER}");
+    let mut command = Command::new(&copy);
+    command
+        .args(filter)
+        .env(AS_USER, "1")
+        .current_dir("/")
+        .uid(USER)
+        .gid(USER);
+    assert!(command.status().unwrap().success());
+}
+
+/// Where everything is required a skip is a failure.
+fn skip(why: &str) {
+    assert!(env::var_os("CI_REQUIRE_ALL").is_none(), "{why}");
+    println!("SKIPPED conformance: {why}");
+}
+
+/// Inits, groups and mounts that sandboxes hold on this machine.
+fn holdings() -> Vec<String> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+        let nested = status
+            .lines()
+            .any(|line| line.starts_with("NSpid:") && line.split_whitespace().count() > 2);
+        if nested && !status.contains("State:\tZ") {
+            all.push(format!("process {}", entry.path().display()));
+        }
+    }
+    let roots = fs::read_dir("/sys/fs/cgroup")
+        .into_iter()
+        .flatten()
+        .flatten();
+    roots.for_each(|root| groups(&root.path(), &mut all, 5));
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    all.extend(mounts.lines().map(|line| format!("mount {line}")));
+    all.sort();
+    all
+}
+
+/// Groups of sandboxes: numbers below a group of a launcher.
+fn groups(dir: &Path, all: &mut Vec<String>, depth: u32) {
+    let ours = dir
+        .file_name()
+        .is_some_and(|name| name.to_string_lossy().starts_with("mcp-sandbox-"));
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if !path.is_dir() || depth == 0 {
+            continue;
+        }
+        if ours {
+            all.push(format!("group {}", path.display()));
+        } else {
+            groups(&path, all, depth - 1);
+        }
+    }
+}
