@@ -26,6 +26,9 @@ use crate::{
 /// Room of the first read after a pause; most calls are smaller.
 const SMALL_READ: usize = 8 * 1024;
 
+/// A link on which nothing comes for this long gives its read buffer back.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// Drives one link: reads, feeds the session, writes what it has to say.
 ///
 /// Nothing moves on the link unless [`run`](Self::run) is polled, usually in a task of whoever owns the link. Dropping
@@ -40,6 +43,8 @@ pub struct LinkDriver<IO> {
     input: BytesMut,
     /// How much the next read may bring.
     room: usize,
+    /// When a read last brought something.
+    heard: Instant,
     outbox: Outbox,
     timer: Timer,
     write_stall: Duration,
@@ -81,6 +86,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> LinkDriver<IO> {
             shared: Arc::clone(&shared),
             input,
             room: SMALL_READ,
+            heard: now(),
             outbox,
             timer: Timer::default(),
             write_stall: config.write_stall(),
@@ -127,11 +133,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> LinkDriver<IO> {
 
     fn poll_running(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         loop {
-            let taken = match self.take_input(cx) {
+            let now = now();
+            let taken = match self.take_input(cx, now) {
                 Ok(taken) => taken,
                 Err(error) => return Poll::Ready(self.shared.end(error.into())),
             };
-            let now = now();
             let Some(deadline) = self.exchange(cx, now) else {
                 return Poll::Ready(self.shared.end(CloseReason::Abandoned));
             };
@@ -153,24 +159,29 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> LinkDriver<IO> {
             }
             let deadline = stalled.map_or(deadline, |at| at.min(deadline));
             ready!(self.timer.poll(cx, Some(deadline)));
-            self.rest();
         }
     }
 
     /// Reads what is there, up to the read buffer's bound.
-    fn take_input(&mut self, cx: &mut Context<'_>) -> io::Result<Taken> {
+    fn take_input(&mut self, cx: &mut Context<'_>, now: Instant) -> io::Result<Taken> {
         // What the last look left is part of one frame.
         let full = self.input.len().saturating_add(self.room);
         while self.input.len() < full {
             self.input.reserve(full - self.input.len());
             match poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input) {
                 Poll::Ready(Ok(0)) => return Ok(Taken::End),
-                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Ok(_)) => self.heard = now,
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     return Ok(Taken::End);
                 }
                 Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => return Ok(Taken::All),
+                Poll::Pending => {
+                    if self.input.is_empty() && now > self.heard + PAUSE {
+                        self.input = BytesMut::new();
+                        self.room = SMALL_READ;
+                    }
+                    return Ok(Taken::All);
+                }
             }
         }
         // A peer that fills the room sends bulk: the next read may bring more at once.
@@ -187,9 +198,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> LinkDriver<IO> {
         }
         state.connection.handle_timeout(now);
         state.take_events(&mut self.wakes);
-        state
-            .connection
-            .poll_transmit(now, &mut self.outbox.transmit);
+        state.gather(now, &mut self.outbox.transmit);
         state.take_events(&mut self.wakes);
         state.park_driver(cx);
         let deadline = match state.closed {
@@ -222,21 +231,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> LinkDriver<IO> {
 
     fn refill(&mut self, now: Instant) -> bool {
         let mut state = self.shared.lock();
-        let filled = state
-            .connection
-            .poll_transmit(now, &mut self.outbox.transmit);
+        state.gather(now, &mut self.outbox.transmit);
         state.take_events(&mut self.wakes);
         drop(state);
         self.shared.wake(&mut self.wakes);
-        filled
-    }
-
-    /// A timer has fired, so nothing much happens: gives memory back.
-    fn rest(&mut self) {
-        self.room = SMALL_READ;
-        if self.input.is_empty() {
-            self.input = BytesMut::new();
-        }
+        !self.outbox.transmit.is_empty()
     }
 }
 
@@ -268,3 +267,6 @@ impl fmt::Display for Chain<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

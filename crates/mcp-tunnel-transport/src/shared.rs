@@ -4,10 +4,10 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Waker},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use mcp_tunnel_proto::{CloseCode, Connection, Event, OpenHeader, ResetCode, StreamId};
+use mcp_tunnel_proto::{CloseCode, Connection, Event, OpenHeader, ResetCode, StreamId, Transmit};
 use tokio::sync::Notify;
 
 use crate::CloseReason;
@@ -212,6 +212,13 @@ impl State {
         if let Some(recv) = self.connection.recv_stream(id) {
             recv.stop(code);
         }
+    }
+
+    /// Gathers what the session has to say, until it has said all or the batch is full.
+    pub(crate) fn gather(&mut self, now: Instant, batch: &mut Transmit) {
+        // A last word is said whatever waits before it.
+        let last_word = self.closed.is_some();
+        while (last_word || !batch.is_full()) && self.connection.poll_transmit(now, batch) {}
     }
 
     /// Takes note of what happened in the session.

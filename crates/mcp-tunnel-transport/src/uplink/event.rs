@@ -15,7 +15,7 @@ pub enum UplinkEvent {
         /// Attempts in a row without a healthy link, from 1.
         attempt: u32,
     },
-    /// TLS is up: answer with [`Uplink::present`].
+    /// TLS is up: answer with [`present`](crate::Uplink::present).
     Dialled {
         /// What the credential has to sign.
         exporter: Exporter,
@@ -73,7 +73,7 @@ pub enum LostReason {
     /// The credential could not be offered.
     #[error("the credential could not be offered")]
     Offer(#[from] OfferError),
-    /// Nobody called [`Uplink::present`] in time.
+    /// Nobody called [`present`](crate::Uplink::present) in time.
     #[error("no credential was presented within {after:?}")]
     NotPresented {
         /// The configured time.

@@ -14,10 +14,8 @@ use mcp_tunnel_transport::{
     tls::{self, Trust},
 };
 use rustls::{
-    ClientConfig, ServerConfig,
-    crypto::CryptoProvider,
-    server::{ClientHello, ResolvesServerCert},
-    sign::CertifiedKey,
+    ClientConfig, ServerConfig, crypto::CryptoProvider, server::ResolvesServerCert,
+    sign::SingleCertAndKey,
 };
 use rustls_pki_types::ServerName;
 use tokio::{io::DuplexStream, task::JoinSet};
@@ -38,19 +36,9 @@ pub(crate) fn new_ca() -> LocalCa {
     LocalCa::generate(DOMAIN, SystemTime::now()).expect("an authority")
 }
 
-/// Answers every name with one certificate, as the edge does.
-#[derive(Debug)]
-pub(crate) struct Always(pub(crate) Arc<CertifiedKey>);
-
-impl ResolvesServerCert for Always {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0))
-    }
-}
-
 pub(crate) fn resolver(ca: &LocalCa) -> Arc<dyn ResolvesServerCert> {
     let leaf = ca.issue(SystemTime::now()).expect("a leaf");
-    Arc::new(Always(leaf.certified_key().expect("a key")))
+    Arc::new(SingleCertAndKey::from(leaf.certified_key().expect("a key")))
 }
 
 pub(crate) fn server_config(ca: &LocalCa) -> Arc<ServerConfig> {

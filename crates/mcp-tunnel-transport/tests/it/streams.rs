@@ -289,10 +289,11 @@ async fn a_thousand_idle_streams_leave_room_for_a_call() {
     }
 }
 
-#[tokio::test]
-async fn a_full_link_lets_openers_wait_in_turn() {
+#[tokio::test(start_paused = true)]
+async fn a_full_link_lets_openers_in_as_soon_as_a_stream_ends() {
     let config = Config::default().set_max_streams(2);
     let pair = link_pair(&LinkConfig::default().set_protocol(config)).await;
+    let start = tokio::time::Instant::now();
     let (first, far) = pair.stream().await;
     let (_second, _far) = pair.stream().await;
     let open = || pair.edge.open(http(), Bytes::from_static(b"!"));
@@ -309,6 +310,11 @@ async fn a_full_link_lets_openers_wait_in_turn() {
         "{error}"
     );
     assert!(error.is_replay_safe());
+    assert_eq!(
+        start.elapsed(),
+        Duration::ZERO,
+        "the slot came with a ping only"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,6 +10,7 @@ use mcp_tunnel_transport::{
 };
 use rustls::{
     CertificateError, ClientConfig, HandshakeKind, RootCertStore, ServerConfig,
+    sign::SingleCertAndKey,
     version::{TLS12, TLS13},
 };
 use rustls_pki_types::CertificateDer;
@@ -129,7 +130,7 @@ async fn showing_the_pinned_certificate_without_its_key_is_refused() {
     let leaf = impostor.issue(std::time::SystemTime::now()).unwrap();
     let mut key = Arc::unwrap_or_clone(leaf.certified_key().unwrap());
     key.cert = vec![leaf.chain()[0].clone(), ca().certificate().clone()];
-    let server = tls::server_config(Arc::new(crate::common::Always(Arc::new(key)))).unwrap();
+    let server = tls::server_config(Arc::new(SingleCertAndKey::from(key))).unwrap();
     let (client, _) = handshake(trusting(Trust::PinnedCa(ca().pin())), server, EDGE).await;
     let error = certificate_error(client);
     assert_eq!(error, CertificateError::UnknownIssuer);
@@ -255,7 +256,7 @@ fn server_config_of(issuer: &rcgen::Issuer<'_, rcgen::KeyPair>, name: &str) -> A
     let chain = vec![leaf.der().clone(), ca().certificate().clone()];
     let key = rustls_pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
     let key = rustls::sign::CertifiedKey::from_der(chain, key.into(), &provider()).unwrap();
-    tls::server_config(Arc::new(crate::common::Always(Arc::new(key)))).unwrap()
+    tls::server_config(Arc::new(SingleCertAndKey::from(key))).unwrap()
 }
 
 #[test]
