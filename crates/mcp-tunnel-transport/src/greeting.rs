@@ -131,12 +131,13 @@ where
                 Ok(None) => {}
                 Err(error) => return Poll::Ready(Err(self.fail(error, cx))),
             }
+            // What the peer said last counts for more than that it takes no more bytes: read first.
+            if self.poll_read(cx).map_err(CloseReason::from)?.is_ready() {
+                continue;
+            }
             self.handshake.poll_transmit(now, &mut self.outbox.transmit);
             if let Poll::Ready(Err(error)) = self.outbox.poll_drain(&mut self.io, cx, now) {
                 return Poll::Ready(Err(error.into()));
-            }
-            if self.poll_read(cx).map_err(CloseReason::from)?.is_ready() {
-                continue;
             }
             let deadline = self.handshake.poll_timeout();
             if self.timer.poll(cx, deadline).is_pending() {

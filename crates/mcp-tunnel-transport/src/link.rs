@@ -110,8 +110,8 @@ impl Link {
         .await
     }
 
-    /// The next stream that the peer opened; `None` once no further will come, because the link ended, or drained
-    /// after [`go_away`](Self::go_away).
+    /// The next stream that the peer opened; `None` once no further will come, because the link has
+    /// [`drained`](Self::drained) or ended.
     ///
     /// # Cancel safety
     ///

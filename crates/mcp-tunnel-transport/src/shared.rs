@@ -295,7 +295,7 @@ impl State {
 
     /// What may still be accepted.
     pub(crate) fn is_accepting(&self) -> bool {
-        self.closed.is_none() && !(self.departing && self.drained)
+        self.closed.is_none() && !self.drained
     }
 }
 

@@ -60,7 +60,7 @@ pub struct Uplink {
     /// What to answer first; one step yields two events at most.
     queued: VecDeque<UplinkEvent>,
     current: Option<Current>,
-    retiring: Vec<Link>,
+    retiring: Vec<Retiring>,
     drivers: JoinSet<CloseReason>,
     timer: Timer,
 }
@@ -76,6 +76,12 @@ struct Current {
     since: Instant,
     /// The edge's GOAWAY, until it has come; `None` inside where the link ended without one.
     going_away: Option<Boxed<Option<CloseCode>>>,
+}
+
+/// A link that the edge has sent away, until its last stream has ended.
+struct Retiring {
+    link: Link,
+    drained: Boxed<()>,
 }
 
 enum State {
@@ -166,13 +172,15 @@ impl Uplink {
 
     fn links(&self) -> Vec<Link> {
         let current = self.current.as_ref().map(|current| current.link.clone());
-        self.retiring.iter().cloned().chain(current).collect()
+        let retiring = self.retiring.iter().map(|retiring| retiring.link.clone());
+        retiring.chain(current).collect()
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<UplinkEvent> {
         if let Some(event) = self.queued.pop_front() {
             return Poll::Ready(event);
         }
+        self.poll_retiring(cx);
         if let Poll::Ready(event) = self.poll_drivers(cx) {
             return Poll::Ready(event);
         }
@@ -211,6 +219,17 @@ impl Uplink {
         }
     }
 
+    /// Closes links on which nothing more can happen.
+    fn poll_retiring(&mut self, cx: &mut Context<'_>) {
+        self.retiring.retain_mut(|retiring| {
+            let drained = retiring.drained.as_mut().poll(cx).is_ready();
+            if drained {
+                retiring.link.close(CloseCode::NO_ERROR, "");
+            }
+            !drained
+        });
+    }
+
     /// Takes note of drivers that have ended; the current one's end is an event.
     fn poll_drivers(&mut self, cx: &mut Context<'_>) -> Poll<UplinkEvent> {
         while let Poll::Ready(Some(ended)) = self.drivers.poll_join_next_with_id(cx) {
@@ -218,7 +237,6 @@ impl Uplink {
                 Ok(ended) => ended,
                 Err(error) => (error.id(), CloseReason::Abandoned),
             };
-            self.retiring.retain(Link::is_alive);
             let ours = self.current.take_if(|current| current.task == task);
             if let Some(current) = ours
                 && matches!(self.state, State::Active)
@@ -324,7 +342,7 @@ impl Uplink {
     fn retire(&mut self, current: Current, code: CloseCode) -> UplinkEvent {
         if self.retiring.len() >= MAX_RETIRING {
             let oldest = self.retiring.remove(0);
-            oldest.close(CloseCode::REPLACED, "");
+            oldest.link.close(CloseCode::REPLACED, "");
         }
         if self.reward(&current) {
             self.state = State::Due;
@@ -332,7 +350,10 @@ impl Uplink {
             let delay = self.backoff.next(random());
             self.wait(delay);
         }
-        self.retiring.push(current.link);
+        let link = current.link;
+        let watched = link.clone();
+        let drained = Box::pin(async move { watched.drained().await });
+        self.retiring.push(Retiring { link, drained });
         UplinkEvent::Draining { code }
     }
 

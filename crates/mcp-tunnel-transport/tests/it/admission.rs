@@ -263,8 +263,11 @@ async fn the_protocols_limits_are_those_of_the_config() {
     for _ in 0..3 {
         streams.push(pair.stream().await);
     }
-    let config = config.set_open_timeout(Duration::ZERO);
-    drop(config);
+    tokio::select! {
+        biased;
+        _ = pair.edge.open(http(), Bytes::new()) => panic!("a fourth stream"),
+        () = tokio::task::yield_now() => {}
+    }
     assert_eq!(pair.edge.live_streams(), 3);
 }
 
@@ -298,4 +301,41 @@ async fn a_credential_that_is_too_long_is_refused_here() {
     let credential = Bytes::from(vec![0; 4096]);
     let error = Offer::new(client.unwrap(), credential, &LinkConfig::default()).unwrap_err();
     assert!(matches!(error, OfferError::Credential(_)), "{error}");
+}
+
+#[tokio::test]
+async fn whatever_is_dropped_before_it_is_a_link_closes_its_connection() {
+    // A dropped `accept`.
+    let (client, server) = tls_pair().await;
+    let config = LinkConfig::default();
+    tokio::select! {
+        biased;
+        _ = accept(server, &config) => panic!("nothing was said"),
+        () = tokio::task::yield_now() => {}
+    }
+    let offer = Offer::new(client, Bytes::new(), &config).unwrap();
+    assert!(matches!(offer.answer().await, Err(AnswerError::Ended(_))));
+
+    // A dropped `answer`.
+    let (client, server) = tls_pair().await;
+    let offer = Offer::new(client, Bytes::new(), &config).unwrap();
+    tokio::select! {
+        biased;
+        _ = offer.answer() => panic!("nobody answered"),
+        () = tokio::task::yield_now() => {}
+    }
+    let mut pending = accept(server, &config).await.unwrap().pend("code");
+    assert!(!pending.closed().await.is_deliberate());
+
+    // A dropped `Incoming`, `PendingLink` and `LinkDriver`.
+    let ways: [fn(Incoming<DuplexStream>); 3] =
+        [drop, |it| drop(it.pend("code")), |it| drop(it.admit())];
+    for drop_it in ways {
+        let (mut answer, incoming) = offered(&config).await;
+        drop_it(incoming);
+        assert!(matches!(
+            next(&mut answer).await,
+            Err(AnswerError::Ended(_))
+        ));
+    }
 }

@@ -3,6 +3,7 @@
 
 mod admission;
 mod common;
+mod dial;
 mod links;
 mod local_ca;
 mod streams;
