@@ -7,6 +7,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args as ClapArgs, CommandFactory as _, Parser, Subcommand};
 use mcp_diagnostics::telemetry::{LogFormat, LogLevel};
 use mcp_tunnel_auth::{DomainName, HostName};
+use mcp_tunnel_edge::{DevTarget, DevTargetError};
 
 use crate::admin::AdminCommand;
 
@@ -118,8 +119,7 @@ impl std::str::FromStr for PublicAddress {
 #[derive(Debug, Clone)]
 pub(crate) struct DevIngress {
     pub(crate) listen: SocketAddr,
-    #[expect(dead_code, reason = "the edge comes next")]
-    pub(crate) target: String,
+    pub(crate) target: DevTarget,
 }
 
 impl std::str::FromStr for DevIngress {
@@ -135,7 +135,12 @@ impl std::str::FromStr for DevIngress {
         }
         Ok(Self {
             listen,
-            target: target.to_owned(),
+            target: match target {
+                "" => DevTarget::default(),
+                text => text
+                    .parse()
+                    .map_err(|error: DevTargetError| chain(&error))?,
+            },
         })
     }
 }
@@ -161,6 +166,13 @@ impl Args {
                 ),
             )),
         }
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", chain(source)),
+        None => error.to_string(),
     }
 }
 

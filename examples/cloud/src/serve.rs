@@ -12,11 +12,12 @@ use managed_agents_api::serve::Permissions;
 use mcp_console::store::{SqliteConfig, SqliteStore};
 use mcp_console::{ApiKeys, Config, Console};
 use mcp_tunnel_auth::{ApiKey, MasterKey, WorkspaceId};
+use mcp_tunnel_edge::{Edge, EdgeConfig};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::info;
+use tracing::{debug, info};
 
 use crate::args::ServeArgs;
 use crate::data::{DataFolder, Origin, read_secret};
@@ -39,14 +40,12 @@ pub(crate) async fn run(data: Option<&Path>, args: &ServeArgs) -> Result<(), Fai
     let certificates = Certificates::prepare(&data, args)?;
     let plan = Plan::new(args, &listeners, &certificates)?;
     let (store, console) = open_console(&data, args, &plan).await?;
+    let edge = edge_of(args, &plan);
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
-    tasks.spawn({
-        let (console, stop) = (console.clone(), stop.clone());
-        async move { console.run(stop).await }
-    });
     tasks.spawn(certificates.clone().renew(stop.clone()));
-    listeners.serve(&console, &certificates, &tasks, &stop)?;
+    relate(&console, &edge, &tasks, &stop);
+    listeners.serve(&console, &edge, &certificates, &tasks, &stop)?;
     let serving = plan.serving(path);
     let text = serde_json::to_string_pretty(&serving).map_err(Failure::internal)?;
     data.write(Serving::FILE, &text, 0o644)?;
@@ -63,6 +62,60 @@ pub(crate) async fn run(data: Option<&Path>, args: &ServeArgs) -> Result<(), Fai
     store.close().await;
     drop(std::fs::remove_file(data.file(Serving::FILE)));
     Ok(())
+}
+
+fn edge_of(args: &ServeArgs, plan: &Plan) -> Edge {
+    let mut config = EdgeConfig::new(args.domain.clone());
+    if let Some(name) = &plan.edge_name {
+        config = config.set_edge_name(name.clone());
+    }
+    Edge::new(config)
+}
+
+/// Console and edge: snapshots one way, reports the other. While the edge drains, its
+/// reports are still taken.
+fn relate(console: &Console, edge: &Edge, tasks: &TaskTracker, stop: &CancellationToken) {
+    tasks.spawn({
+        let (console, stop) = (console.clone(), stop.clone());
+        async move { console.run(stop).await }
+    });
+    let drained = CancellationToken::new();
+    tasks.spawn({
+        let (edge, stop, drained) = (edge.clone(), stop.clone(), drained.clone());
+        async move {
+            edge.run(stop).await;
+            drained.cancel();
+        }
+    });
+    tasks.spawn({
+        let (edge, mut snapshots, drained) = (edge.clone(), console.snapshots(), drained.clone());
+        async move {
+            loop {
+                let snapshot = Arc::clone(&snapshots.borrow_and_update());
+                if let Err(error) = edge.apply(snapshot) {
+                    debug!(%error, "a snapshot was not applied");
+                }
+                tokio::select! {
+                    () = drained.cancelled() => return,
+                    Ok(()) = snapshots.changed() => {}
+                    else => return,
+                }
+            }
+        }
+    });
+    tasks.spawn({
+        let (console, edge) = (console.clone(), edge.clone());
+        async move {
+            loop {
+                let report = tokio::select! {
+                    biased;
+                    report = edge.next_report() => report,
+                    () = drained.cancelled() => return,
+                };
+                console.record(report).await;
+            }
+        }
+    });
 }
 
 async fn open_console(

@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use mcp_console::Console;
+use mcp_tunnel_edge::serve::{ServeError, Server, caller_tls};
+use mcp_tunnel_edge::{DevTarget, Edge, Gate, GateConfig};
+use mcp_tunnel_transport::tls;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::certificates::Certificates;
 use super::rest::Rest;
@@ -24,7 +27,7 @@ pub(super) struct Listeners {
     edge: Bound,
     /// `None` where callers come in at the edge's address.
     ingress: Option<Bound>,
-    dev: Vec<Bound>,
+    dev: Vec<(Bound, DevTarget)>,
 }
 
 #[derive(Debug)]
@@ -42,7 +45,8 @@ impl Listeners {
         };
         let mut dev = Vec::new();
         for ingress in &args.dev_ingress {
-            dev.push(Bound::new("--dev-ingress", ingress.listen).await?);
+            let bound = Bound::new("--dev-ingress", ingress.listen).await?;
+            dev.push((bound, ingress.target.clone()));
         }
         Ok(Self {
             rest: Bound::new("--listen", args.listen).await?,
@@ -65,13 +69,14 @@ impl Listeners {
     }
 
     pub(super) fn dev(&self) -> Vec<SocketAddr> {
-        self.dev.iter().map(|bound| bound.address).collect()
+        self.dev.iter().map(|(bound, _)| bound.address).collect()
     }
 
     /// Serves all of them in `tasks`.
     pub(super) fn serve(
         self,
         console: &Console,
+        edge: &Edge,
         certificates: &Certificates,
         tasks: &TaskTracker,
         stop: &CancellationToken,
@@ -85,7 +90,45 @@ impl Listeners {
             let rest = Arc::clone(&rest);
             async move { rest.serve(socket, remote, stop).await }
         });
+        let server = Server::new(edge.clone(), Gate::new(GateConfig::default()));
+        let links = tls::server_config(certificates.resolver()).map_err(Failure::internal)?;
+        let callers = caller_tls(certificates.resolver()).map_err(Failure::internal)?;
+        let mut gateways = server.clone().with_links(links);
+        match self.ingress {
+            Some(ingress) => {
+                let callers = server.clone().with_callers(callers);
+                ingress.serve(tasks, stop, connections_of(callers));
+            }
+            None => gateways = gateways.with_callers(callers),
+        }
+        self.edge.serve(tasks, stop, connections_of(gateways));
+        for (bound, target) in self.dev {
+            let server = server.clone();
+            bound.serve(tasks, stop, move |socket, remote, stop| {
+                let (server, target) = (server.clone(), target.clone());
+                async move { ended(server.serve_dev(socket, remote, target, stop).await, remote) }
+            });
+        }
         Ok(())
+    }
+}
+
+/// How the edge serves a connection of gateways or callers.
+fn connections_of(
+    server: Server,
+) -> impl Fn(TcpStream, SocketAddr, CancellationToken) -> Connection + Send + 'static {
+    move |socket, remote, stop| {
+        let server = server.clone();
+        Box::pin(async move { ended(server.serve(socket, remote, stop).await, remote) })
+    }
+}
+
+type Connection = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Anybody can cause these errors: they are of interest to whoever looks for one.
+fn ended(result: Result<(), ServeError>, remote: SocketAddr) {
+    if let Err(error) = result {
+        debug!(error = %format_args!("{:#}", anyhow::Error::from(error)), %remote, "connection ended");
     }
 }
 
