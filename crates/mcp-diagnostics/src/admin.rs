@@ -114,7 +114,11 @@ impl Metrics {
     /// A recorder that is not installed, for programs and tests that scope their own.
     #[must_use]
     pub fn detached() -> (PrometheusRecorder, Self) {
-        let recorder = PrometheusBuilder::new().build_recorder();
+        // Only an empty list of buckets would be refused.
+        let builder = PrometheusBuilder::new()
+            .set_buckets(&BUCKETS)
+            .unwrap_or_default();
+        let recorder = builder.build_recorder();
         let handle = recorder.handle();
         (recorder, Self(handle))
     }
@@ -227,6 +231,11 @@ async fn serve(socket: TcpStream, pages: Arc<Pages>) {
         tracing::debug!(%error, "admin connection");
     }
 }
+
+/// Of every histogram, in seconds: from a call on the same machine to a tool that works for minutes.
+const BUCKETS: [f64; 14] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0,
+];
 
 /// More than any scraper needs; the next one waits in the listen queue.
 const MAX_CONNECTIONS: usize = 16;

@@ -1,7 +1,6 @@
 //! The engine: one uplink, the calls that come down it, and what happens to both.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use mcp_diagnostics::admin::Readiness;
@@ -15,7 +14,8 @@ use tracing::{Instrument, info_span};
 
 use crate::config::{ConfigError, ConnectorConfig};
 use crate::event::Event;
-use crate::link;
+use crate::link::{self, Calls};
+use crate::measures::{self, LinkMeasures};
 use crate::upstreams::Upstreams;
 
 /// A gateway: keeps a link to the edge and serves the calls that come down it.
@@ -29,8 +29,7 @@ pub struct Connector {
     token: TunnelToken,
     key: GatewayKey,
     announcement: Announcement,
-    upstreams: Arc<Upstreams>,
-    answer_deadline: Duration,
+    calls: Arc<Calls>,
     links: JoinSet<()>,
     refusals: u32,
     readiness: watch::Sender<Readiness>,
@@ -43,18 +42,22 @@ impl Connector {
     ///
     /// [`ConfigError`] when the edge cannot be dialled as configured, or an authority is not usable.
     pub fn new(config: ConnectorConfig) -> Result<Self, ConfigError> {
+        measures::describe();
         let target = config.target()?;
         let edge = target.address().clone();
         let uplink = UplinkConfig::new(config.edge_tls()?).set_drain_timeout(config.drain_deadline);
-        let upstreams = Arc::new(Upstreams::new(config.servers(), &config.servers.dialler()?));
+        let calls = Calls {
+            upstreams: Upstreams::new(config.servers(), &config.servers.dialler()?),
+            answer_deadline: config.servers.answer_deadline,
+            measures: LinkMeasures::new(),
+        };
         Ok(Self {
             uplink: Uplink::new(target, uplink),
             edge,
             announcement: config.announcement()?,
             token: config.token,
             key: config.key,
-            upstreams,
-            answer_deadline: config.servers.answer_deadline,
+            calls: Arc::new(calls),
             links: JoinSet::new(),
             refusals: 0,
             readiness: watch::Sender::new(NOT_STARTED),
@@ -157,7 +160,7 @@ impl Connector {
             UplinkEvent::Waiting { delay } => Event::Waiting { delay },
             UplinkEvent::Stopped => {
                 self.links.shutdown().await;
-                self.upstreams.close().await;
+                self.calls.upstreams.close().await;
                 Event::Stopped
             }
             _ => return None,
@@ -172,7 +175,7 @@ impl Connector {
     }
 
     fn serve(&mut self, link: Link) {
-        let calls = link::serve(link, Arc::clone(&self.upstreams), self.answer_deadline);
+        let calls = link::serve(link, Arc::clone(&self.calls));
         self.links
             .spawn(calls.instrument(info_span!("link", edge = %self.edge)));
     }

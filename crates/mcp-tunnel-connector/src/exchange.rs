@@ -32,6 +32,7 @@ use tracing::{debug, warn};
 
 use self::failure::Failure;
 use self::primed::Primed;
+use crate::measures;
 use crate::upstream::{Answer, Upstream, UpstreamBody};
 use crate::upstreams::Upstreams;
 
@@ -112,7 +113,10 @@ async fn answer(
 ) -> Response<ResponseBody> {
     match forward(request, call, upstreams).await {
         Ok(response) => response.map(Either::Left),
-        Err(Refused { failure, id }) => failure.response(id).map(Either::Right),
+        Err(Refused { failure, id }) => {
+            measures::failed(failure.name());
+            failure.response(id).map(Either::Right)
+        }
     }
 }
 
@@ -120,6 +124,18 @@ async fn answer(
 struct Refused {
     failure: Failure,
     id: Option<RequestId>,
+}
+
+impl Refused {
+    async fn new<B>(failure: Failure, body: B) -> Self
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        Self {
+            failure,
+            id: find_id(body).await,
+        }
+    }
 }
 
 async fn forward(
@@ -131,61 +147,52 @@ async fn forward(
     let (mut parts, body) = request.into_parts();
     let upstream = match admit(&parts, call, upstreams) {
         Ok(upstream) => upstream,
-        Err(failure) => {
-            return Err(Refused {
-                failure,
-                id: find_id(body).await,
-            });
-        }
+        Err(failure) => return Err(Refused::new(failure, body).await),
     };
     let probed = parts
         .headers
         .get(PROBE_FIELD)
         .is_some_and(|value| value == "1");
     head::to_server(&mut parts, upstream.server());
-    let body = Primed::prime(body).await;
-    let at_hand = body.at_hand();
-    let sent = timeout(
-        call.deadline,
-        upstream.send(Request::from_parts(parts, body)),
-    );
-    let answer = match sent.await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(unanswered)) => {
-            let failure = Failure::send(&unanswered.error);
-            warn!(route = call.route, error = %chain(&unanswered.error), "MCP server does not answer");
-            let id = match unanswered.request {
-                Some(request) => find_id(request.into_body()).await,
-                None => find_id(at_hand).await,
-            };
-            return Err(Refused { failure, id });
-        }
-        Err(_) => {
-            warn!(route = call.route, deadline = ?call.deadline, "MCP server is late");
-            return Err(Refused {
-                failure: Failure::late(),
-                id: find_id(at_hand).await,
-            });
-        }
-    };
-    if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(Refused {
-            failure: Failure::switched_protocols(),
-            id: find_id(at_hand).await,
-        });
-    }
-    let timing = probed.then(|| server_timing(began.elapsed(), &answer));
+    let request = Request::from_parts(parts, Primed::prime(body).await);
+    let answer = obtain(upstream, request, call).await?;
+    let took = began.elapsed();
+    upstream.measures().answered(took);
+    let timing = probed.then(|| server_timing(took, &answer));
     let (mut parts, body) = answer.response.into_parts();
     head::to_edge(&mut parts);
     parts
         .headers
         .extend(timing.map(|timing| (SERVER_TIMING, timing)));
-    debug!(
-        route = call.route,
-        status = parts.status.as_u16(),
-        "MCP server answers"
-    );
+    debug!(status = parts.status.as_u16(), "MCP server answers");
     Ok(Response::from_parts(parts, Primed::prime(body).await))
+}
+
+/// The server's answer, in time, or what the caller is told instead.
+async fn obtain(
+    upstream: &Arc<Upstream>,
+    request: Request<RequestBody>,
+    call: &Call,
+) -> Result<Answer, Refused> {
+    let at_hand = request.body().at_hand();
+    match timeout(call.deadline, upstream.send(request)).await {
+        Ok(Ok(answer)) if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            Err(Refused::new(Failure::switched_protocols(), at_hand).await)
+        }
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(unanswered)) => {
+            warn!(error = %chain(&unanswered.error), "MCP server does not answer");
+            let failure = Failure::send(&unanswered.error);
+            Err(match unanswered.request {
+                Some(request) => Refused::new(failure, request.into_body()).await,
+                None => Refused::new(failure, at_hand).await,
+            })
+        }
+        Err(_) => {
+            warn!(deadline = ?call.deadline, "MCP server is late");
+            Err(Refused::new(Failure::late(), at_hand).await)
+        }
+    }
 }
 
 /// The server that a head may go to.

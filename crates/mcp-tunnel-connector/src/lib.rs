@@ -8,6 +8,7 @@ mod event;
 mod exchange;
 pub mod identity;
 mod link;
+mod measures;
 mod server;
 #[cfg(test)]
 mod test_support;

@@ -12,56 +12,67 @@ use mcp_tunnel_proto::{OpenHeader, ResetCode, StreamKind};
 use mcp_tunnel_transport::{IncomingStream, Link, RecvStream, SendStream, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::{JoinError, JoinSet};
-use tracing::{Instrument, debug, error, info_span};
+use tracing::{Instrument, debug, debug_span, error};
 
 use crate::exchange::{self, Broken, Call};
+use crate::measures::LinkMeasures;
 use crate::upstreams::Upstreams;
+
+/// Where the calls of all links go.
+#[derive(Debug)]
+pub(crate) struct Calls {
+    pub(crate) upstreams: Upstreams,
+    pub(crate) answer_deadline: Duration,
+    pub(crate) measures: LinkMeasures,
+}
 
 /// Serves calls until the link takes no more streams, and then until the last one is done.
 ///
 /// # Cancel safety
 ///
 /// Dropping the future aborts every call.
-pub(crate) async fn serve(link: Link, upstreams: Arc<Upstreams>, answer_deadline: Duration) {
-    let mut calls = JoinSet::new();
+pub(crate) async fn serve(link: Link, calls: Arc<Calls>) {
+    calls.measures.activated();
+    let mut running = JoinSet::new();
     loop {
         tokio::select! {
-            Some(ended) = calls.join_next() => report(ended),
+            Some(ended) = running.join_next() => report(ended),
             incoming = link.accept() => {
                 let Some(IncomingStream { header, stream, .. }) = incoming else { break };
-                let span = info_span!("call", stream = %stream.id(), route = header.route.as_str());
-                calls.spawn(call(header, stream, Arc::clone(&upstreams), answer_deadline).instrument(span));
+                let span = debug_span!("call", stream = %stream.id(), route = header.route.as_str());
+                running.spawn(call(header, stream, Arc::clone(&calls)).instrument(span));
             }
         }
     }
-    while let Some(ended) = calls.join_next().await {
+    while let Some(ended) = running.join_next().await {
         report(ended);
     }
 }
 
-async fn call(
-    header: OpenHeader,
-    mut stream: Stream,
-    upstreams: Arc<Upstreams>,
-    answer_deadline: Duration,
-) {
+async fn call(header: OpenHeader, mut stream: Stream, calls: Arc<Calls>) {
     if header.kind != StreamKind::Http {
         stream.reset(ResetCode::UNSUPPORTED);
         return;
     }
+    let measures = &calls.measures;
+    let _running = measures.running();
     let call = Call {
         route: header.route.as_str().to_owned(),
-        deadline: header
-            .deadline
-            .map_or(answer_deadline, |asked| asked.min(answer_deadline)),
+        deadline: header.deadline.map_or(calls.answer_deadline, |asked| {
+            asked.min(calls.answer_deadline)
+        }),
     };
     let stream = SharedStream::new(stream);
     let watched = stream.clone();
-    match exchange::serve(stream, call, &upstreams, watched.aborted()).await {
+    match exchange::serve(stream, call, &calls.upstreams, watched.aborted()).await {
         Ok(()) => {}
-        Err(Broken::Aborted) => debug!("the edge gave the call up"),
+        Err(Broken::Aborted) => {
+            debug!("the edge gave the call up");
+            measures.given_up();
+        }
         Err(Broken::Failed { io, source }) => {
             debug!(error = %chain(&source), "call broke off");
+            measures.broken_off();
             io.reset(if source.is_parse() {
                 ResetCode::MALFORMED
             } else {

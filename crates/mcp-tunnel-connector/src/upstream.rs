@@ -24,6 +24,7 @@ pub(crate) use self::body::UpstreamBody;
 use self::dial::{DialError, Dialler};
 use self::pool::{Connection, Pool};
 use crate::exchange::RequestBody;
+use crate::measures::RouteMeasures;
 use crate::server::McpServer;
 
 /// An MCP server and the idle connections to it.
@@ -33,6 +34,7 @@ pub(crate) struct Upstream {
     dialler: Dialler,
     pool: Mutex<Idle>,
     tasks: TaskTracker,
+    measures: RouteMeasures,
 }
 
 #[derive(Debug, Default)]
@@ -42,12 +44,18 @@ struct Idle {
 }
 
 impl Upstream {
-    pub(crate) fn new(server: McpServer, dialler: Dialler, tasks: TaskTracker) -> Arc<Self> {
+    pub(crate) fn new(
+        server: McpServer,
+        dialler: Dialler,
+        tasks: TaskTracker,
+        measures: RouteMeasures,
+    ) -> Arc<Self> {
         Arc::new(Self {
             server,
             dialler,
             pool: Mutex::default(),
             tasks,
+            measures,
         })
     }
 
@@ -110,6 +118,10 @@ impl Upstream {
 
     pub(crate) fn server(&self) -> &McpServer {
         &self.server
+    }
+
+    pub(crate) fn measures(&self) -> &RouteMeasures {
+        &self.measures
     }
 
     /// Closes the idle connections.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use mcp_tunnel_auth::RouteName;
 use tokio_util::task::TaskTracker;
 
-use crate::server::ServerSet;
+use crate::measures::RouteMeasures;
+use crate::server::{McpServer, ServerSet};
 use crate::upstream::Upstream;
 use crate::upstream::dial::Dialler;
 
@@ -21,13 +22,14 @@ pub(crate) struct Upstreams {
 impl Upstreams {
     pub(crate) fn new(servers: &ServerSet, dialler: &Dialler) -> Self {
         let tasks = TaskTracker::new();
-        let upstream = |server: &crate::McpServer| {
-            Upstream::new(server.clone(), dialler.clone(), tasks.clone())
+        let upstream = |(route, server): (&RouteName, &McpServer)| {
+            let measures = RouteMeasures::new(route);
+            (
+                route.clone(),
+                Upstream::new(server.clone(), dialler.clone(), tasks.clone(), measures),
+            )
         };
-        let by_route = servers
-            .iter()
-            .map(|(route, server)| (route.clone(), upstream(server)))
-            .collect();
+        let by_route = servers.iter().map(upstream).collect();
         Self {
             by_route,
             default: servers.default_route().cloned(),

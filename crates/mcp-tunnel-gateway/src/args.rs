@@ -41,7 +41,7 @@ Exit codes:
 #[command(
     args_conflicts_with_subcommands = false,
     disable_help_subcommand = true,
-    term_width = 100
+    max_term_width = 100
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
