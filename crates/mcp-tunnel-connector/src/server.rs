@@ -466,6 +466,8 @@ const MAX_SERVERS: usize = 32;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[track_caller]
@@ -570,6 +572,21 @@ mod tests {
             .parse::<McpServer>()
             .unwrap_err();
         assert!(!format!("{error} {error:?}").contains("hunter2"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_server_reads_back_what_it_shows(text in "[a-z=:/.0-9\\[\\]@?#%-]{0,40}") {
+            if let Ok(server) = text.parse::<McpServer>() {
+                let shown = server.target().to_string();
+                prop_assert_eq!(&shown.parse::<Target>().unwrap(), server.target(), "{}", shown);
+            }
+        }
+
+        #[test]
+        fn any_text_is_judged_without_panic(text in ".{0,60}") {
+            let _ = text.parse::<McpServer>();
+        }
     }
 
     fn set(texts: &[&str]) -> Result<ServerSet, ServerSetError> {

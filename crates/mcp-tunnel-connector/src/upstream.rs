@@ -126,7 +126,7 @@ impl Upstream {
 
     /// Closes the idle connections.
     pub(crate) fn close_idle(&self) {
-        self.idle().pool.clear();
+        *self.idle() = Idle::default();
     }
 
     async fn connect(&self) -> Result<Connection, SendError> {

@@ -686,3 +686,122 @@ async fn a_server_cannot_pose_as_the_gateway() {
         .unwrap();
     assert!(!edge.answer().await.contains("mcp-tunnel"));
 }
+
+#[tokio::test]
+async fn a_forbidden_address_is_502_and_never_dialled() {
+    for server in [
+        "169.254.169.254:80",
+        "http://192.0.2.1:80",
+        "[::ffff:127.0.0.1]:80",
+    ] {
+        let servers = ServerSet::new(vec![server.parse().unwrap()]).unwrap();
+        let mut edge = Edge::open(&Arc::new(Upstreams::new(&servers, &dialler())), "");
+        edge.send(CALL).await;
+        let answer = edge.answer().await;
+        assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
+        assert!(
+            answer.contains("mcp-tunnel-failure: forbidden_address"),
+            "{answer}"
+        );
+        assert!(
+            !answer.contains("169.254"),
+            "callers learn no address: {answer}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn localhost_finds_a_server_on_either_family() {
+    for bind in ["127.0.0.1:0", "[::1]:0"] {
+        let Ok(listener) = TcpListener::bind(bind).await else {
+            continue;
+        }; // no IPv6 here
+        let port = listener.local_addr().unwrap().port();
+        let server = Server {
+            address: listener.local_addr().unwrap(),
+            listener,
+        };
+        let servers = ServerSet::new(vec![format!("localhost:{port}").parse().unwrap()]).unwrap();
+        let mut edge = Edge::open(&Arc::new(Upstreams::new(&servers, &dialler())), "");
+        edge.send(CALL).await;
+        let mut socket = server.accept().await;
+        let seen = read_until(&mut socket, "}\n").await;
+        assert!(
+            seen.contains(&format!("host: localhost:{port}\r\n")),
+            "{seen}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_is_passed_on_and_not_followed() {
+    let server = Server::bind().await;
+    let mut edge = Edge::open(&server.upstreams(), "");
+    edge.send(CALL).await;
+    let mut socket = server.accept().await;
+    read_until(&mut socket, "}\n").await;
+    let redirect = "HTTP/1.1 307 Temporary Redirect\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n";
+    socket.write_all(redirect.as_bytes()).await.unwrap();
+    let answer = edge.answer().await;
+    assert!(
+        answer.starts_with("HTTP/1.1 307") && answer.contains("location: http://169.254.169.254/"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn an_upload_that_is_refused_early_ends_with_that_answer() {
+    let server = Server::bind().await;
+    let mut edge = Edge::open(&server.upstreams(), "");
+    edge.send("POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 1000000\r\n\r\nbegin")
+        .await;
+    let mut socket = server.accept().await;
+    read_until(&mut socket, "begin").await;
+    socket
+        .write_all(b"HTTP/1.1 413 Payload Too Large\r\ncontent-length: 0\r\n\r\n")
+        .await
+        .unwrap();
+    assert!(edge.answer().await.starts_with("HTTP/1.1 413"));
+    assert_eq!(drained(socket).await, b"");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_http_is_502() {
+    for nonsense in [
+        "SSH-2.0-x\r\n",
+        "HTTP/1.1 200 OK\r\na: b\r\n c\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\n\r\n",
+    ] {
+        let server = Server::bind().await;
+        let mut edge = Edge::open(&server.upstreams(), "");
+        edge.send(CALL).await;
+        let mut socket = server.accept().await;
+        read_until(&mut socket, "}\n").await;
+        socket.write_all(nonsense.as_bytes()).await.unwrap();
+        let answer = edge.answer().await;
+        assert!(
+            answer.starts_with("HTTP/1.1 502") && answer.contains("\"id\":7"),
+            "{nonsense} {answer}"
+        );
+        assert_eq!(drained(socket).await, b"");
+    }
+}
+
+#[tokio::test]
+async fn the_head_of_an_answer_without_a_body_says_what_the_server_said() {
+    let server = Server::bind().await;
+    let upstreams = server.upstreams();
+    let mut edge = Edge::open(&upstreams, "");
+    edge.send("HEAD / HTTP/1.1\r\nhost: h\r\n\r\n").await;
+    let mut socket = server.accept().await;
+    read_until(&mut socket, "\r\n\r\n").await;
+    socket
+        .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1234\r\n\r\n")
+        .await
+        .unwrap();
+    let answer = edge.answer().await;
+    assert!(
+        answer.contains("content-length: 1234\r\n") && answer.ends_with("\r\n\r\n"),
+        "{answer}"
+    );
+}

@@ -25,22 +25,11 @@ impl Connection {
         }
     }
 
-    fn state(&mut self) -> State {
-        match self
-            .sender
-            .poll_ready(&mut Context::from_waker(Waker::noop()))
-        {
-            Poll::Ready(Ok(())) => State::Ready,
-            Poll::Pending => State::Busy,
-            Poll::Ready(Err(_)) => State::Closed,
-        }
+    /// Whether the next request may go out: the connection is open, and done with the one before.
+    fn is_ready(&mut self) -> bool {
+        let mut now = Context::from_waker(Waker::noop());
+        matches!(self.sender.poll_ready(&mut now), Poll::Ready(Ok(())))
     }
-}
-
-enum State {
-    Ready,
-    Busy,
-    Closed,
 }
 
 /// Connections that wait for their next request, the longest idle first.
@@ -50,23 +39,22 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// The connection used last, if one is ready; closed and expired ones go.
+    /// The connection used last, if one is still open; closed and expired ones go.
     pub(crate) fn check_out(&mut self, now: Instant) -> Option<Connection> {
         self.expire(now);
-        // One that still sends the rest of a request whose answer came early stays until it is done or expires.
-        for at in (0..self.idle.len()).rev() {
-            match self.idle[at].1.state() {
-                State::Ready => return self.idle.remove(at).map(|(_, connection)| connection),
-                State::Busy => {}
-                State::Closed => drop(self.idle.remove(at)),
+        while let Some((_, mut connection)) = self.idle.pop_back() {
+            if connection.is_ready() {
+                return Some(connection);
             }
         }
         None
     }
 
     /// Keeps a connection for the next request; the longest idle one makes room.
-    pub(crate) fn check_in(&mut self, now: Instant, connection: Connection) {
-        if connection.sender.is_closed() {
+    ///
+    /// One that still sends a request whose answer came early is closed: nobody waits for the rest of it.
+    pub(crate) fn check_in(&mut self, now: Instant, mut connection: Connection) {
+        if !connection.is_ready() {
             return;
         }
         if self.idle.len() == MAX_IDLE {
@@ -85,10 +73,6 @@ impl Pool {
             self.idle.pop_front();
         }
         self.idle.front().map(|(since, _)| *since + IDLE)
-    }
-
-    pub(crate) fn clear(&mut self) {
-        self.idle.clear();
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use mcp_diagnostics::admin::Readiness;
-use mcp_tunnel_connector::{Connector, Event};
+use mcp_diagnostics::admin::{Metrics, Readiness};
+use mcp_tunnel_connector::{Connector, ConnectorConfig, Event};
 use mcp_tunnel_proto::{Refusal, RefusalCode, ResetCode, StreamKind};
 use mcp_tunnel_transport::{Link, StreamError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
-use crate::edge::{CALL, Edge, answer, config, connector, finish, key, open};
+use crate::edge::{CALL, Edge, answer, ca, config, connector, finish, key, open, servers, token};
 use crate::server::{Server, given_up};
 
 /// Both at once until the edge has a link and the connector says so.
@@ -323,7 +323,11 @@ async fn a_drain_lets_running_calls_finish_and_takes_no_new_ones() {
         answer(stream).await.unwrap()
     };
     let stopped = async { while !matches!(connector.next_event().await, Event::Stopped) {} };
-    let (text, ()) = tokio::join!(finish, stopped);
+    // The idle connection to the server is no reason to wait.
+    let both = tokio::time::timeout(Duration::from_secs(2), async {
+        tokio::join!(finish, stopped)
+    });
+    let (text, ()) = both.await.expect("idle, and so stopped");
     assert!(text.ends_with("hi"), "{text}");
 }
 
@@ -356,4 +360,77 @@ async fn an_idle_gateway_stops_at_once() {
     tokio::time::timeout(Duration::from_secs(5), connector.run(stop))
         .await
         .expect("nothing to wait for");
+}
+
+#[tokio::test]
+async fn an_https_server_is_reached_under_the_authority_that_the_operator_names() {
+    let (mut edge, server) = (Edge::bind().await, Edge::bind_web().await);
+    let target = format!("https://localhost:{}/mcp", server.address.port());
+    for (trusted, status) in [(true, "200"), (false, "502")] {
+        let mut servers = servers(&[&target]);
+        if trusted {
+            servers = servers.with_roots(vec![ca().certificate().clone()]);
+        }
+        let mut connector =
+            Connector::new(ConnectorConfig::new(token(edge.address), key(), servers)).unwrap();
+        let link = linked(&mut edge, &mut connector).await;
+        let serve = Box::pin(async {
+            if let Ok(mut tls) = server.handshake().await {
+                while tls.read_u8().await.unwrap() != b'}' {}
+                tls.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+                    .await
+                    .unwrap();
+                std::future::pending::<()>().await;
+            }
+            std::future::pending::<()>().await;
+        });
+        let call = async {
+            answer(open(&link, StreamKind::Http, CALL).await)
+                .await
+                .unwrap()
+        };
+        let text = while_serving(&mut connector, async {
+            tokio::select! { text = call => text, () = serve => unreachable!() }
+        })
+        .await;
+        assert_eq!(text.get(9..12), Some(status), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn what_happened_is_counted() {
+    let (recorder, metrics) = Metrics::detached();
+    let guard = metrics::set_default_local_recorder(&recorder);
+    let (mut edge, server) = (Edge::bind().await, Server::bind().await);
+    let mut connector = connector(&edge, server.address);
+    let link = linked(&mut edge, &mut connector).await;
+    while_serving(&mut connector, async {
+        let stream = open(&link, StreamKind::Http, CALL).await;
+        let (mut socket, _) = server.request().await;
+        assert!(
+            metrics
+                .render()
+                .contains("mcp_tunnel_gateway_calls_running 1")
+        );
+        socket
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        answer(stream).await.unwrap();
+        let stream = open(&link, StreamKind::Http, CALL).await;
+        drop(server.request().await.0);
+        answer(stream).await.unwrap();
+    })
+    .await;
+    let rendered = metrics.render();
+    for line in [
+        "mcp_tunnel_gateway_calls_total{route=\"mcp\"} 1",
+        "mcp_tunnel_gateway_answer_seconds_count{route=\"mcp\"} 1",
+        "mcp_tunnel_gateway_failures_total{kind=\"broken\"} 1",
+        "mcp_tunnel_gateway_calls_running 0",
+        "mcp_tunnel_gateway_links_total 1",
+    ] {
+        assert!(rendered.contains(line), "no {line} in\n{rendered}");
+    }
+    drop(guard);
 }

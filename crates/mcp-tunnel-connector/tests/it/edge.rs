@@ -24,7 +24,7 @@ use tokio_rustls::server::TlsStream;
 const DOMAIN: &str = "tunnel.localhost";
 
 /// One authority for all tests of the program.
-fn ca() -> &'static LocalCa {
+pub(crate) fn ca() -> &'static LocalCa {
     static CA: OnceLock<LocalCa> = OnceLock::new();
     CA.get_or_init(|| LocalCa::generate(DOMAIN, SystemTime::now()).unwrap())
 }
@@ -36,6 +36,11 @@ impl ResolvesServerCert for Always {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.0))
     }
+}
+
+fn certificate() -> Arc<Always> {
+    let leaf = ca().issue(SystemTime::now()).unwrap();
+    Arc::new(Always(leaf.certified_key().unwrap()))
 }
 
 pub(crate) struct Edge {
@@ -51,10 +56,24 @@ impl Edge {
     }
 
     pub(crate) async fn bind_to(address: SocketAddr) -> Self {
+        Self::bind_with(address, tls::server_config(certificate()).unwrap()).await
+    }
+
+    /// The same authority's TLS for a web server, such as an MCP server.
+    pub(crate) async fn bind_web() -> Self {
+        let tls = rustls::ServerConfig::builder_with_provider(Arc::new(
+            rustls::crypto::ring::default_provider(),
+        ))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(certificate());
+        Self::bind_with("127.0.0.1:0".parse().unwrap(), Arc::new(tls)).await
+    }
+
+    async fn bind_with(address: SocketAddr, tls: Arc<rustls::ServerConfig>) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let leaf = ca().issue(SystemTime::now()).unwrap();
-        let tls = tls::server_config(Arc::new(Always(leaf.certified_key().unwrap()))).unwrap();
         Self {
             listener,
             acceptor: TlsAcceptor::from(tls),
