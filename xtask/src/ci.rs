@@ -1,9 +1,8 @@
 //! What continuous integration runs, in the order that fails soonest.
 
-use crate::shell::{cargo, root, step, tools};
-use crate::{setup, tidy};
-use anyhow::{Context, Result};
-use std::path::PathBuf;
+use crate::shell::{cargo, installed, root, step};
+use crate::{fuzz, setup, tidy};
+use anyhow::Result;
 use std::process::Command;
 
 /// Crates without IO, clock or randomness: they build for wasm32.
@@ -15,6 +14,9 @@ const SANS_IO: [&str; 6] = [
     "mcp-tunnel-auth",
     "mcp-tunnel-proto",
 ];
+
+/// How long each fuzz target runs here; `cargo xtask fuzz` runs longer.
+const SMOKE_SECONDS: u32 = 5;
 
 /// Every test of the workspace.
 pub(crate) fn test() -> Result<()> {
@@ -36,6 +38,7 @@ pub(crate) fn run(full: bool) -> Result<()> {
     wasm()?;
     test()?;
     docs()?;
+    fuzz::run(None, SMOKE_SECONDS)?;
     step(
         "bans, licences, sources",
         &mut deny("check --hide-inclusion-graph bans licenses sources")?,
@@ -84,15 +87,4 @@ fn deny(args: &str) -> Result<Command> {
     let mut command = Command::new(installed("cargo-deny")?);
     command.args(args.split(' ')).current_dir(root());
     Ok(command)
-}
-
-/// The path of a cargo tool, installed under `target/tools` at first use.
-fn installed(name: &str) -> Result<PathBuf> {
-    let path = tools().join("bin").join(name);
-    if !path.exists() {
-        let install = format!("install --locked --quiet {name} --root");
-        step(&format!("installing {name}"), cargo(&install).arg(tools()))
-            .with_context(|| format!("{name} comes from crates.io: is it reachable from here?"))?;
-    }
-    Ok(path)
 }

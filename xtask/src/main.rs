@@ -7,6 +7,7 @@
 
 mod bench;
 mod ci;
+mod fuzz;
 mod setup;
 mod shell;
 mod tidy;
@@ -53,6 +54,14 @@ enum Task {
     },
     /// Check the rules of the house that no compiler knows.
     Tidy,
+    /// Fuzz one target, or all of them in turn.
+    Fuzz {
+        /// A folder of fuzz/corpus.
+        name: Option<String>,
+        /// How long each target runs.
+        #[arg(long, default_value_t = 300)]
+        seconds: u32,
+    },
     /// Look up known vulnerabilities (needs the advisory database on the network).
     Audit,
 }
@@ -65,6 +74,7 @@ fn main() -> ExitCode {
         Task::Ci { full } => ci::run(full),
         Task::Bench { name, quick, json } => bench::run(&name, quick, json.as_deref()),
         Task::Tidy => tidy::run(),
+        Task::Fuzz { name, seconds } => fuzz::run(name.as_deref(), seconds),
         Task::Audit => ci::audit(),
     };
     match done {

@@ -52,6 +52,38 @@ pub(crate) fn step(title: &str, command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Runs one step and shows its output only when it fails.
+///
+/// # Errors
+/// As [`step`].
+pub(crate) fn quiet_step(title: &str, command: &mut Command) -> Result<()> {
+    eprintln!("\n== {title}");
+    let output = command
+        .output()
+        .with_context(|| format!("starting {}", command.get_program().display()))?;
+    if !output.status.success() {
+        eprintln!("{}", String::from_utf8_lossy(&output.stdout));
+        eprintln!("{}", String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "{title}: ended with {}; the command was {}",
+            output.status,
+            line(command)
+        );
+    }
+    Ok(())
+}
+
+/// The path of a cargo tool, installed under `target/tools` at first use.
+pub(crate) fn installed(name: &str) -> Result<PathBuf> {
+    let path = tools().join("bin").join(name);
+    if !path.exists() {
+        let install = format!("install --locked --quiet {name} --root");
+        step(&format!("installing {name}"), cargo(&install).arg(tools()))
+            .with_context(|| format!("{name} comes from crates.io: is it reachable from here?"))?;
+    }
+    Ok(path)
+}
+
 fn line(command: &Command) -> String {
     std::iter::once(command.get_program())
         .chain(command.get_args())
