@@ -55,7 +55,14 @@ pub(crate) struct Calls {
 #[derive(Debug, Default)]
 struct Table {
     next: u64,
-    live: HashMap<u64, (Grant, Arc<Cut>)>,
+    live: HashMap<u64, Arc<Entry>>,
+}
+
+/// One call, for those who may cut it.
+#[derive(Debug)]
+struct Entry {
+    grant: Grant,
+    state: Mutex<CutState>,
 }
 
 impl Calls {
@@ -75,25 +82,25 @@ impl Calls {
         }
         let id = table.next;
         table.next += 1;
-        let cut = Arc::new(Cut::default());
-        table.live.insert(id, (grant, Arc::clone(&cut)));
+        let entry = Arc::new(Entry {
+            grant,
+            state: Mutex::default(),
+        });
+        table.live.insert(id, Arc::clone(&entry));
         metrics::gauge!("mcp_edge_calls_live").increment(1.0);
         Some(LiveCall {
             calls: Arc::clone(self),
             id,
-            cut,
+            entry,
         })
     }
 
-    /// Cuts every call for which `keep` does not hold; returns how many.
+    /// Cuts every call for which `keep` does not hold; returns how many. Judges outside of the lock, so that new calls
+    /// do not wait for it.
     pub(crate) fn retain(&self, keep: impl Fn(&Grant) -> bool) -> usize {
-        let doomed: Vec<Arc<Cut>> = lock(&self.table)
-            .live
-            .values()
-            .filter(|(grant, _)| !keep(grant))
-            .map(|(_, cut)| Arc::clone(cut))
-            .collect();
-        doomed.iter().for_each(|cut| cut.cut());
+        let mut doomed: Vec<Arc<Entry>> = lock(&self.table).live.values().cloned().collect();
+        doomed.retain(|entry| !keep(&entry.grant));
+        doomed.iter().for_each(|entry| entry.cut());
         doomed.len()
     }
 
@@ -118,13 +125,13 @@ impl Calls {
 pub(crate) struct LiveCall {
     calls: Arc<Calls>,
     id: u64,
-    cut: Arc<Cut>,
+    entry: Arc<Entry>,
 }
 
 impl LiveCall {
     /// Ready once the call has been cut. Only one task may wait at a time: the one that owns the call.
     pub(crate) fn poll_cut(&self, cx: &Context<'_>) -> Poll<()> {
-        let mut state = lock(&self.cut.state);
+        let mut state = lock(&self.entry.state);
         match &mut *state {
             CutState::Cut => Poll::Ready(()),
             CutState::Running(waker) => {
@@ -151,11 +158,6 @@ impl Drop for LiveCall {
     }
 }
 
-#[derive(Debug, Default)]
-struct Cut {
-    state: Mutex<CutState>,
-}
-
 #[derive(Debug)]
 enum CutState {
     Running(Option<Waker>),
@@ -168,7 +170,7 @@ impl Default for CutState {
     }
 }
 
-impl Cut {
+impl Entry {
     fn cut(&self) {
         let before = std::mem::replace(&mut *lock(&self.state), CutState::Cut);
         if let CutState::Running(Some(waker)) = before {

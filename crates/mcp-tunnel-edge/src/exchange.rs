@@ -35,6 +35,7 @@ use self::sse::Comments;
 use self::upload::Upload;
 use crate::Shared;
 use crate::calls::{Grant, LiveCall};
+use crate::clock::unix_ms;
 use crate::failure::{self, Failure};
 use crate::ingress::address::host_of;
 use crate::links::LiveLink;
@@ -45,6 +46,8 @@ pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug)]
 pub(crate) struct Admitted {
     pub(crate) grant: Grant,
+    /// Of the snapshot that admitted it.
+    pub(crate) number: u64,
     /// Origin form.
     pub(crate) target: Uri,
     pub(crate) authority: String,
@@ -114,6 +117,11 @@ async fn relay_or_end(
         .calls
         .enter(admitted.grant.clone())
         .ok_or(Failure::Overloaded)?;
+    // A snapshot that came between the judgement and this entry has not seen the call: judge again.
+    let snapshot = shared.access.fresh().ok_or(Failure::NoAccessNews)?;
+    if snapshot.number() != admitted.number && !admitted.grant.holds(&snapshot, unix_ms()) {
+        return Err(Ended::Withdrawn);
+    }
     upload.gather().await;
     let head = outgoing_head(parts, admitted);
     let (begun, link, waited) =

@@ -11,7 +11,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Buf;
 use http::request::Parts;
 use http::{Request, Response};
 use http_body::Body;
@@ -21,7 +20,7 @@ pub use self::dev::{DevIngress, DevTarget, DevTargetError};
 use crate::Shared;
 use crate::exchange::BoxError;
 use crate::exchange::answer::IngressBody;
-use crate::exchange::upload::{Upload, caller_body};
+use crate::exchange::upload::Upload;
 use crate::exchange::{Admitted, relay};
 use crate::failure::{self, Failure};
 use crate::gate::Ticket;
@@ -127,7 +126,6 @@ impl Future for IngressFuture {
 impl<B> Service<Request<B>> for Ingress
 where
     B: Body + Send + 'static,
-    B::Data: Buf + Send,
     B::Error: Into<BoxError>,
 {
     type Response = Response<IngressBody>;
@@ -141,12 +139,7 @@ where
     fn call(&mut self, request: Request<B>) -> IngressFuture {
         let (parts, body) = request.into_parts();
         let admitted = caller::admit(&self.shared, &parts);
-        answer(
-            Arc::clone(&self.shared),
-            admitted,
-            parts,
-            Upload::new(caller_body(body)),
-        )
+        answer(Arc::clone(&self.shared), admitted, parts, Upload::new(body))
     }
 }
 

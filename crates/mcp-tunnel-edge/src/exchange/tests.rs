@@ -13,7 +13,6 @@ use tokio::io::{
 };
 use tokio::sync::mpsc;
 
-use super::upload::{CallerBody, caller_body};
 use super::*;
 use crate::calls::{Admittance, Calls};
 
@@ -94,20 +93,23 @@ fn head(method: &str, headers: &[(&str, &str)]) -> Parts {
 }
 
 fn full(text: &'static str) -> Upload {
-    Upload::new(caller_body(Full::new(Bytes::from_static(text.as_bytes()))))
+    Upload::new(Full::new(Bytes::from_static(text.as_bytes())))
 }
 
 fn nothing() -> Upload {
-    Upload::new(caller_body(Empty::<Bytes>::new()))
+    Upload::new(Empty::<Bytes>::new())
 }
 
 /// A body fed by hand.
-fn fed() -> (mpsc::Sender<Frame<Bytes>>, CallerBody) {
+fn fed() -> (
+    mpsc::Sender<Frame<Bytes>>,
+    impl http_body::Body<Data = Bytes, Error = io::Error>,
+) {
     let (tx, mut rx) = mpsc::channel::<Frame<Bytes>>(8);
     let frames = futures_util::stream::poll_fn(move |cx| {
         rx.poll_recv(cx).map(|frame| frame.map(Ok::<_, io::Error>))
     });
-    (tx, caller_body(StreamBody::new(frames)))
+    (tx, StreamBody::new(frames))
 }
 
 fn body_of(begun: Begun) -> IngressBody {
@@ -238,15 +240,58 @@ async fn a_caller_that_goes_away_in_mid_upload_is_no_clean_end() {
 
 #[tokio::test]
 async fn a_body_that_breaks_off_is_no_clean_end() {
-    let (near, _far, acts) = stream();
-    let broken = futures_util::stream::iter([
-        Ok(Frame::data(Bytes::from_static(b"abc"))),
-        Err(io::Error::from(io::ErrorKind::ConnectionReset)),
-    ]);
-    let upload = Upload::new(caller_body(StreamBody::new(broken)));
-    let ended = begin(near, head("POST", &[("host", "a")]), &upload).await;
-    assert!(matches!(ended.err(), Some(NotBegun::Upload)));
-    assert!(!acts.lock().unwrap().contains(&Act::Fin));
+    for gathered in [false, true] {
+        let (near, _far, acts) = stream();
+        let broken = futures_util::stream::iter([
+            Ok(Frame::data(Bytes::from_static(b"abc"))),
+            Err(io::Error::from(io::ErrorKind::ConnectionReset)),
+        ]);
+        let upload = Upload::new(StreamBody::new(broken));
+        if gathered {
+            upload.gather().await;
+        }
+        let ended = begin(near, head("POST", &[("host", "a")]), &upload).await;
+        assert!(matches!(ended.err(), Some(NotBegun::Upload)), "{gathered}");
+        assert!(!acts.lock().unwrap().contains(&Act::Fin), "{gathered}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_of_known_length_ends_with_its_last_byte() {
+    // As over HTTP/2, where the end comes in a frame of its own, after the bytes that were announced.
+    let (near, mut far, acts) = stream();
+    let (tx, body) = fed();
+    let upload = Upload::new(Limited(Box::pin(body), 3));
+    tx.send(Frame::data(Bytes::from_static(b"abc")))
+        .await
+        .unwrap();
+    let head = head("POST", &[("host", "a"), ("content-length", "3")]);
+    let exchange = begin(near, head, &upload);
+    tokio::select! { biased; _ = exchange => panic!("no answer yet"), () = settle() => {} }
+    let mut heard = String::new();
+    far.read_to_string(&mut heard).await.unwrap();
+    assert!(heard.ends_with("\r\n\r\nabc"), "{heard}");
+    let acts = acts.lock().unwrap();
+    assert!(acts.ends_with(&[Act::Fin, Act::Drop]), "{acts:?}");
+}
+
+/// A body that knows its length.
+struct Limited<B>(Pin<Box<B>>, u64);
+
+impl<B: http_body::Body<Data = Bytes, Error = io::Error>> http_body::Body for Limited<B> {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        self.0.as_mut().poll_frame(cx)
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(self.1)
+    }
 }
 
 #[tokio::test]

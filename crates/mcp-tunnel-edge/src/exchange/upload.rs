@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -16,18 +17,37 @@ use tokio::time::Instant;
 use super::BoxError;
 
 /// A caller's body, whatever its type was.
-pub(crate) type CallerBody = UnsyncBoxBody<Bytes, BoxError>;
+type CallerBody = UnsyncBoxBody<Bytes, BoxError>;
 
-/// Takes any body that a server hands to its service.
-pub(crate) fn caller_body<B>(body: B) -> CallerBody
+/// A body with its data and errors in one form. What it says about its length and end stays, which the general
+/// adapters cannot promise.
+struct AnyBody<B>(Pin<Box<B>>);
+
+impl<B> Body for AnyBody<B>
 where
-    B: Body + Send + 'static,
-    B::Data: Buf + Send,
+    B: Body,
     B::Error: Into<BoxError>,
 {
-    body.map_frame(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())))
-        .map_err(Into::into)
-        .boxed_unsync()
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(self.0.as_mut().poll_frame(cx));
+        let in_bytes =
+            |frame: Frame<B::Data>| frame.map_data(|mut data| data.copy_to_bytes(data.remaining()));
+        Poll::Ready(frame.map(|frame| frame.map(in_bytes).map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
 }
 
 /// The body of one call. The exchange streams it through [`Upload::body`]; the handle itself stays with the call, so
@@ -44,7 +64,11 @@ struct State {
     prefix: Vec<Bytes>,
     prefix_len: usize,
     rest: Option<CallerBody>,
+    /// How the caller's body broke off, for whoever takes what is ready before it.
+    broken: Option<BoxError>,
     touched: bool,
+    /// What the exchange has still to take, where the length is known: it may not ask for the end after that.
+    left: Option<u64>,
     /// The exchange has been told that nothing more comes.
     told_end: bool,
     progress: Instant,
@@ -57,14 +81,21 @@ impl fmt::Debug for Upload {
 }
 
 impl Upload {
-    pub(crate) fn new(body: CallerBody) -> Self {
-        let rest = (!body.is_end_stream()).then_some(body);
+    /// Takes any body that a server hands to its service.
+    pub(crate) fn new<B>(body: B) -> Self
+    where
+        B: Body + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let rest = (!body.is_end_stream()).then(|| AnyBody(Box::pin(body)).boxed_unsync());
         let state = State {
             ready: VecDeque::new(),
             prefix: Vec::new(),
             prefix_len: 0,
             rest,
+            broken: None,
             touched: false,
+            left: None,
             told_end: false,
             progress: Instant::now(),
         };
@@ -77,52 +108,24 @@ impl Upload {
     /// times and never waits: a body that is not there yet is streamed later.
     pub(crate) async fn gather(&self) {
         for _ in 0..GATHER_YIELDS {
-            if self.gather_some().await || self.lock().ready_bytes() >= GATHER_BYTES {
+            let gathered = poll_fn(|cx| {
+                let gathered = self.lock().poll_gather(cx, GATHER_BYTES);
+                Poll::Ready(gathered.is_ready())
+            });
+            if gathered.await {
                 return;
             }
             tokio::task::yield_now().await;
         }
     }
 
-    /// Polls once; whether the body's end has been reached.
-    async fn gather_some(&self) -> bool {
-        std::future::poll_fn(|cx| {
-            let mut state = self.lock();
-            while state.ready_bytes() < GATHER_BYTES {
-                match state.poll_rest(cx) {
-                    Poll::Ready(Some(Ok(data))) => state.ready.push_back(data),
-                    Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(true),
-                    Poll::Pending => return Poll::Ready(false),
-                }
-            }
-            Poll::Ready(state.rest.is_none())
-        })
-        .await
-    }
-
-    /// The first bytes of the body, read from the caller if nothing was read yet. Gives up after `patience`.
+    /// The first bytes of the body, read from the caller if no exchange has begun to. Gives up after `patience`.
     pub(crate) async fn prefix(&self, patience: Duration) -> Vec<u8> {
-        let more = async {
-            while self.lock().prefix_len < PREFIX_BYTES && !self.gather_some().await {
-                std::future::poll_fn(|cx| {
-                    let mut state = self.lock();
-                    let Some(data) = ready!(state.poll_rest(cx)) else {
-                        return Poll::Ready(());
-                    };
-                    state.ready.extend(data.ok());
-                    Poll::Ready(())
-                })
-                .await;
-                if self.lock().ready_bytes() >= GATHER_BYTES {
-                    break;
-                }
-            }
-        };
-        if !self.lock().touched {
-            let _ = tokio::time::timeout(patience, more).await;
+        if !self.is_touched() {
+            let gathered = poll_fn(|cx| self.lock().poll_gather(cx, PREFIX_BYTES));
+            let _ = tokio::time::timeout(patience, gathered).await;
         }
-        let state = self.lock();
-        let mut prefix: Vec<u8> = state.prefix.concat();
+        let mut prefix: Vec<u8> = self.lock().prefix.concat();
         prefix.truncate(PREFIX_BYTES);
         prefix
     }
@@ -152,7 +155,10 @@ impl Upload {
 
     /// The body as one exchange sends it.
     pub(crate) fn body(&self) -> UploadBody {
-        self.lock().told_end = false;
+        let mut state = self.lock();
+        state.told_end = false;
+        state.left = state.size_hint().exact();
+        drop(state);
         UploadBody(self.clone())
     }
 
@@ -163,6 +169,18 @@ impl Upload {
 }
 
 impl State {
+    /// Reads until `most` bytes are ready, or the body has ended one way or the other.
+    fn poll_gather(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<()> {
+        while self.ready_bytes() < most && self.broken.is_none() {
+            match ready!(self.poll_rest(cx)) {
+                Some(Ok(data)) => self.ready.push_back(data),
+                Some(Err(error)) => self.broken = Some(error),
+                None => break,
+            }
+        }
+        Poll::Ready(())
+    }
+
     /// The next data of the caller; trailers end here, since they could only smuggle.
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BoxError>>> {
         loop {
@@ -173,7 +191,10 @@ impl State {
             self.progress = Instant::now();
             match frame {
                 None => self.rest = None,
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                Some(Err(error)) => {
+                    self.rest = None;
+                    return Poll::Ready(Some(Err(error)));
+                }
                 Some(Ok(frame)) => {
                     if rest.is_end_stream() {
                         self.rest = None;
@@ -200,8 +221,25 @@ impl State {
         self.ready.iter().map(Bytes::len).sum()
     }
 
+    /// Exact only for a body that is, or promises to be, whole: hyper would end a request there.
+    fn size_hint(&self) -> SizeHint {
+        let ready = self.ready_bytes() as u64;
+        let rest = self
+            .rest
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(ready));
+        if let Some(upper) = rest.upper().filter(|_| self.broken.is_none()) {
+            hint.set_upper(upper.saturating_add(ready));
+        }
+        hint
+    }
+
     fn is_end(&self) -> bool {
-        self.ready.is_empty() && self.rest.as_ref().is_none_or(Body::is_end_stream)
+        self.ready.is_empty()
+            && self.broken.is_none()
+            && self.rest.as_ref().is_none_or(Body::is_end_stream)
     }
 }
 
@@ -218,12 +256,25 @@ impl Body for UploadBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut state = self.0.lock();
-        let next = match state.ready.pop_front() {
-            Some(data) => Some(Ok(data)),
-            None => ready!(state.poll_rest(cx)),
+        let next = match (state.ready.pop_front(), state.broken.take()) {
+            (Some(data), broken) => {
+                state.broken = broken;
+                Some(Ok(data))
+            }
+            (None, Some(broken)) => Some(Err(broken)),
+            (None, None) => ready!(state.poll_rest(cx)),
         };
         state.touched |= next.is_some();
-        state.told_end |= next.is_none();
+        match &next {
+            Some(Ok(data)) => {
+                state.left = state
+                    .left
+                    .map(|left| left.saturating_sub(data.len() as u64));
+                state.told_end |= state.left == Some(0);
+            }
+            Some(Err(_)) => {}
+            None => state.told_end = true,
+        }
         Poll::Ready(next.map(|data| data.map(Frame::data)))
     }
 
@@ -234,18 +285,7 @@ impl Body for UploadBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let state = self.0.lock();
-        let ready = state.ready_bytes() as u64;
-        let rest = state
-            .rest
-            .as_ref()
-            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
-        let mut hint = SizeHint::new();
-        if let Some(upper) = rest.upper() {
-            hint.set_upper(upper.saturating_add(ready));
-        }
-        hint.set_lower(rest.lower().saturating_add(ready));
-        hint
+        self.0.lock().size_hint()
     }
 }
 
@@ -292,7 +332,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_short_body_is_complete_before_the_head() {
-        let upload = Upload::new(caller_body(Full::new(Bytes::from_static(b"{\"id\":1}"))));
+        let upload = Upload::new(Full::new(Bytes::from_static(b"{\"id\":1}")));
         upload.gather().await;
         assert_eq!(upload.body().size_hint().exact(), Some(8));
         assert!(!upload.is_touched() && !upload.is_told_end());
@@ -307,7 +347,7 @@ mod tests {
     #[tokio::test]
     async fn a_slow_body_delays_nothing_and_arrives_whole() {
         let (tx, body) = channel();
-        let upload = Upload::new(caller_body(body));
+        let upload = Upload::new(body);
         upload.gather().await;
         assert!(!upload.is_touched());
         tx.send(data("a")).await.unwrap();
@@ -319,7 +359,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_prefix_waits_no_longer_than_told() {
         let (tx, body) = channel();
-        let upload = Upload::new(caller_body(body));
+        let upload = Upload::new(body);
         let before = Instant::now();
         assert!(upload.prefix(Duration::from_millis(100)).await.is_empty());
         assert_eq!(before.elapsed(), Duration::from_millis(100));
@@ -337,7 +377,7 @@ mod tests {
         tx.send(data("a")).await.unwrap();
         tx.send(Frame::trailers(HeaderMap::new())).await.unwrap();
         drop(tx);
-        let upload = Upload::new(caller_body(body));
+        let upload = Upload::new(body);
         let collected = upload.body().collect().await.unwrap();
         assert!(collected.trailers().is_none());
         assert_eq!(collected.to_bytes(), "a");
@@ -348,9 +388,7 @@ mod tests {
         let chunk = Bytes::from(vec![b'x'; 10_000]);
         let frames =
             std::iter::repeat_n(chunk, 100).map(|data| Ok::<_, Infallible>(Frame::data(data)));
-        let upload = Upload::new(caller_body(StreamBody::new(futures_util::stream::iter(
-            frames,
-        ))));
+        let upload = Upload::new(StreamBody::new(futures_util::stream::iter(frames)));
         upload.gather().await;
         assert_eq!(upload.lock().ready_bytes(), 20_000);
         assert_eq!(upload.prefix(Duration::ZERO).await.len(), PREFIX_BYTES);

@@ -74,6 +74,7 @@ pub(crate) fn admit(shared: &Shared, parts: &Parts) -> Result<Admitted, Turned> 
             route,
             by,
         },
+        number: snapshot.number(),
         target,
         authority,
         scheme,

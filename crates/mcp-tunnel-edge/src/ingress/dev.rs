@@ -7,7 +7,6 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Buf;
 use http::header::ORIGIN;
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response};
@@ -23,7 +22,7 @@ use crate::Shared;
 use crate::calls::{Admittance, Grant};
 use crate::exchange::answer::IngressBody;
 use crate::exchange::headers::{Cookies, PROBE};
-use crate::exchange::upload::{Upload, caller_body};
+use crate::exchange::upload::Upload;
 use crate::exchange::{Admitted, BoxError};
 use crate::failure::Failure;
 
@@ -123,6 +122,7 @@ impl DevIngress {
                 route,
                 by: Admittance::Dev,
             },
+            number: snapshot.number(),
             target,
             authority,
             scheme: peer.map_or("http", |peer| peer.scheme),
@@ -158,7 +158,6 @@ impl DevIngress {
 impl<B> Service<Request<B>> for DevIngress
 where
     B: Body + Send + 'static,
-    B::Data: Buf + Send,
     B::Error: Into<BoxError>,
 {
     type Response = Response<IngressBody>;
@@ -172,12 +171,7 @@ where
     fn call(&mut self, request: Request<B>) -> IngressFuture {
         let (parts, body) = request.into_parts();
         let admitted = self.admit(&parts);
-        answer(
-            Arc::clone(&self.shared),
-            admitted,
-            parts,
-            Upload::new(caller_body(body)),
-        )
+        answer(Arc::clone(&self.shared), admitted, parts, Upload::new(body))
     }
 }
 

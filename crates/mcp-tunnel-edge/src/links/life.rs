@@ -20,13 +20,13 @@ use mcp_tunnel_auth::{
 };
 use mcp_tunnel_proto::{CloseCode, Refusal, RefusalCode};
 use mcp_tunnel_transport::{
-    AcceptError, CloseReason, Incoming, Link, LinkDriver, PendingLink, accept,
+    AcceptError, CloseReason, Exporter, Incoming, Link, LinkDriver, PendingLink, accept,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
 
-use super::{LiveLink, LivePlace, PendingPlace};
+use super::LiveLink;
 use crate::Shared;
 use crate::access::News;
 use crate::clock::{entropy, unix_ms};
@@ -65,14 +65,6 @@ impl From<AcceptError> for LinkError {
     }
 }
 
-/// Everything about a link that does not change while it lives.
-struct Known {
-    id: LinkId,
-    identity: LinkIdentity,
-    announcement: Announcement,
-    peer: PeerInfo,
-}
-
 /// Runs one link to its end, in the task of whoever accepted its connection.
 pub(crate) async fn run<IO>(
     shared: &Arc<Shared>,
@@ -83,221 +75,226 @@ where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let incoming = accept(tls, &shared.config.link).await?;
-    let mut news = shared.access.news();
-    let (credential, decision, number) = match judge(shared, &incoming) {
-        Ok(judged) => judged,
-        Err(error) => {
-            report_refusal(shared, &incoming, &peer, &error);
-            incoming.refuse(refusal_of(&error)).await;
-            return Err(error);
-        }
-    };
-    peer.proven();
-    let known = Known {
+    // Before the judgement, so that no snapshot falls between the two.
+    let news = shared.access.news();
+    let credential = LinkCredential::decode(incoming.credential());
+    let judged = judge(shared, credential.as_ref(), incoming.exporter());
+    let life = credential.ok().map(|credential| Life {
+        shared,
+        news,
         id: LinkId::new(unix_ms(), &entropy().unwrap_or_default()),
         identity: *credential.identity(),
         announcement: credential.announcement().clone(),
         peer,
-    };
-    let (place, driver, number) = match decision {
-        LinkDecision::Active { .. } => {
-            let (link, driver) = incoming.admit().map_err(AcceptError::Ended)?;
-            (enter(shared, &known, link)?, driver, number)
+    });
+    match (life, judged) {
+        (Some(life), Ok((decision, number))) => life.run(incoming, decision, number).await,
+        (life, judged) => {
+            let error = judged.err().unwrap_or(LinkError::NoAccessNews);
+            if let (Some(life), LinkError::Refused(reason)) = (life, &error) {
+                life.report_refused(*reason);
+            }
+            incoming.refuse(refusal_of(&error)).await;
+            Err(error)
         }
-        _ => {
-            let Some(waiting) = shared.links.wait(known.identity.tunnel) else {
-                incoming.refuse(refusal_of(&LinkError::TooMany)).await;
-                return Err(LinkError::TooMany);
-            };
-            let pending = incoming.pend(&waiting.code().to_string());
-            let (pending, number) =
-                until_approved(shared, &known, pending, &waiting, &mut news).await?;
-            let (link, driver) = pending.admit().map_err(AcceptError::Ended)?;
-            drop(waiting);
-            (enter(shared, &known, link)?, driver, number)
-        }
-    };
-    known.report(shared, LinkReportKind::Up);
-    tracing::info!(link = %known.id, tunnel = %known.identity.tunnel, remote = %known.peer.address(), "link up");
-    let reason = drive(shared, &known, &place, driver, &mut news, number).await;
-    drop(place);
-    tracing::info!(link = %known.id, tunnel = %known.identity.tunnel, ?reason, "link down");
-    known.report(shared, LinkReportKind::Down { reason });
-    Ok(())
+    }
 }
 
-fn judge<IO>(
+/// The decision, and the number of the snapshot that it was made by.
+fn judge(
     shared: &Shared,
-    incoming: &Incoming<IO>,
-) -> Result<(LinkCredential, LinkDecision, u64), LinkError> {
+    credential: Result<&LinkCredential, &CredentialError>,
+    exporter: &Exporter,
+) -> Result<(LinkDecision, u64), LinkError> {
     if shared.stopping.is_cancelled() {
         return Err(LinkError::Stopping);
     }
     let snapshot = shared.access.fresh().ok_or(LinkError::NoAccessNews)?;
-    let credential =
-        LinkCredential::decode(incoming.credential()).map_err(LinkError::Credential)?;
-    let exporter = incoming.exporter().as_bytes();
-    let decision = snapshot
-        .judge_link(&credential, &shared.config.edge_name, exporter)
-        .map_err(LinkError::Refused)?;
-    Ok((credential, decision, snapshot.number()))
+    let credential = credential.map_err(|error| LinkError::Credential(*error))?;
+    let edge_name = &shared.config.edge_name;
+    let decision = snapshot.judge_link(credential, edge_name, exporter.as_bytes());
+    Ok((decision.map_err(LinkError::Refused)?, snapshot.number()))
 }
 
-/// Tells the console of a gateway that was turned away, as far as it holds the token that it names.
-fn report_refusal<IO>(
-    shared: &Shared,
-    incoming: &Incoming<IO>,
-    peer: &PeerInfo,
-    error: &LinkError,
-) {
-    let LinkError::Refused(reason) = error else {
-        return;
-    };
-    if *reason == LinkRefusal::Unrecognised {
-        return;
-    }
-    if let Ok(credential) = LinkCredential::decode(incoming.credential()) {
-        let known = Known {
-            id: LinkId::new(unix_ms(), &entropy().unwrap_or_default()),
-            identity: *credential.identity(),
-            announcement: credential.announcement().clone(),
-            peer: peer.clone(),
-        };
-        known.report(shared, LinkReportKind::Refused { reason: *reason });
-    }
+/// One link that has said who it is.
+struct Life<'a> {
+    shared: &'a Arc<Shared>,
+    news: News,
+    id: LinkId,
+    identity: LinkIdentity,
+    announcement: Announcement,
+    peer: PeerInfo,
 }
 
-fn enter(shared: &Shared, known: &Known, link: Link) -> Result<LivePlace, LinkError> {
-    let live = LiveLink {
-        id: known.id,
-        link,
-        announcement: known.announcement.clone(),
-    };
-    let place = shared.links.enter(known.identity.tunnel, live);
-    place.ok_or(LinkError::TooMany)
-}
-
-/// Holds a pending link until a snapshot approves it; returns it with the number of that snapshot.
-async fn until_approved<IO>(
-    shared: &Shared,
-    known: &Known,
-    mut pending: PendingLink<IO>,
-    waiting: &PendingPlace,
-    news: &mut News,
-) -> Result<(PendingLink<IO>, u64), LinkError>
-where
-    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    known.report(
-        shared,
-        LinkReportKind::Pending {
-            approval_code: waiting.code(),
-        },
-    );
-    tracing::info!(link = %known.id, tunnel = %known.identity.tunnel, remote = %known.peer.address(), "link pending");
-    let deadline = Instant::now() + shared.config.pending_for;
-    let (error, reason) = loop {
-        tokio::select! {
-            biased;
-            () = shared.stopping.cancelled() => break (LinkError::Stopping, DownReason::EdgeStops),
-            reason = pending.closed() => {
-                known.report(shared, LinkReportKind::Down { reason: down_reason(&reason) });
-                return Err(LinkError::NotApproved);
-            }
-            snapshot = news.next() => match snapshot.rejudge(&known.identity, u64::MAX) {
-                Ok(LinkDecision::Active { .. }) => return Ok((pending, snapshot.number())),
-                Ok(_) => {}
-                Err(refusal) => break (LinkError::Refused(refusal), DownReason::Withdrawn(refusal)),
-            },
-            () = sleep_until(deadline) => break (LinkError::NotApproved, DownReason::NotApproved),
-        }
-    };
-    known.report(shared, LinkReportKind::Down { reason });
-    pending.refuse(refusal_of(&error)).await;
-    Err(error)
-}
-
-/// Drives a live link to its end, and closes it when a snapshot says so.
-async fn drive<IO>(
-    shared: &Shared,
-    known: &Known,
-    place: &LivePlace,
-    driver: LinkDriver<TlsStream<IO>>,
-    news: &mut News,
-    admitted_under: u64,
-) -> DownReason
-where
-    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let link = place.link();
-    let mut driver = std::pin::pin!(driver.run());
-    let mut tick = interval_at(Instant::now() + FIRST_ROUND_TRIP, ROUND_TRIPS);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut drain: Option<(Instant, DownReason)> = None;
-    loop {
-        let deadline = drain.map_or_else(Instant::now, |(deadline, _)| deadline);
-        let judged = tokio::select! {
-            biased;
-            reason = &mut driver => return drain.map_or_else(|| down_reason(&reason), |(_, reason)| reason),
-            snapshot = news.next() => judge_again(&snapshot, known, admitted_under),
-            () = shared.stopping.cancelled(), if drain.is_none() => Judged::Drain(CloseCode::SHUTDOWN, DownReason::EdgeStops),
-            () = sleep_until(deadline), if drain.is_some() => Judged::Close(CloseCode::NO_ERROR, None),
-            () = link.drained(), if drain.is_some() => Judged::Close(CloseCode::NO_ERROR, None),
-            _ = tick.tick() => {
-                if let Some(time) = link.rtt() {
-                    known.report(shared, LinkReportKind::RoundTrip { time });
-                }
-                continue;
-            }
-        };
-        match judged {
-            Judged::Stays => {}
-            Judged::Drain(code, reason) => {
-                if drain.is_none() {
-                    link.go_away(code, Some(shared.config.drain));
-                    drain = Some((Instant::now() + shared.config.drain, reason));
-                }
-            }
-            Judged::Close(code, refusal) => {
-                link.close(code, refusal.map_or("", LinkRefusal::cure));
-                // The driver says goodbye and ends; a peer that takes nothing does not delay that for long.
-                let closed = tokio::time::timeout(FAREWELL, driver).await;
-                let drained = drain.map(|(_, reason)| reason);
-                let fallback = || closed.map_or(DownReason::Lost, |reason| down_reason(&reason));
-                return refusal
-                    .map(DownReason::Withdrawn)
-                    .or(drained)
-                    .unwrap_or_else(fallback);
-            }
-        }
-    }
-}
-
-enum Judged {
-    Stays,
+/// What a link does next.
+enum Turn {
+    Stay,
     /// New calls go elsewhere; running ones may finish.
     Drain(CloseCode, DownReason),
     Close(CloseCode, Option<LinkRefusal>),
 }
 
-fn judge_again(snapshot: &AccessSnapshot, known: &Known, admitted_under: u64) -> Judged {
-    match snapshot.rejudge(&known.identity, admitted_under) {
-        Ok(LinkDecision::Active { .. }) => Judged::Stays,
-        // It was approved, and is not any more.
-        Ok(_) => Judged::Close(CloseCode::WITHDRAWN, Some(LinkRefusal::GatewayRefused)),
-        Err(refusal @ LinkRefusal::TokenRotated) => {
-            Judged::Drain(CloseCode::WITHDRAWN, DownReason::Withdrawn(refusal))
-        }
-        Err(refusal @ LinkRefusal::Disconnected) => {
-            Judged::Close(CloseCode::DISCONNECTED, Some(refusal))
-        }
-        Err(refusal) => Judged::Close(CloseCode::WITHDRAWN, Some(refusal)),
+impl Life<'_> {
+    async fn run<IO>(
+        mut self,
+        incoming: Incoming<IO>,
+        decision: LinkDecision,
+        number: u64,
+    ) -> Result<(), LinkError>
+    where
+        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        self.peer.proven();
+        let ((link, driver), number) = match decision {
+            LinkDecision::Active { .. } => (incoming.admit().map_err(AcceptError::Ended)?, number),
+            _ => self.wait(incoming).await?,
+        };
+        let live = LiveLink {
+            id: self.id,
+            link,
+            announcement: self.announcement.clone(),
+        };
+        let place = self.shared.links.enter(self.identity.tunnel, live);
+        let place = place.ok_or(LinkError::TooMany)?;
+        let (id, tunnel) = (self.id, self.identity.tunnel);
+        tracing::info!(link = %id, %tunnel, remote = %self.peer.address(), "link up");
+        self.report(LinkReportKind::Up);
+        let reason = self.drive(place.link(), driver, number).await;
+        drop(place);
+        tracing::info!(link = %id, %tunnel, ?reason, "link down");
+        self.report(LinkReportKind::Down { reason });
+        Ok(())
     }
-}
 
-impl Known {
-    fn report(&self, shared: &Shared, kind: LinkReportKind) {
-        shared.reports.push(LinkReport::new(
+    /// Keeps a link pending until a snapshot approves it, and admits it under the number of that snapshot.
+    async fn wait<IO>(&mut self, incoming: Incoming<IO>) -> Result<(Admitted<IO>, u64), LinkError>
+    where
+        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let Some(place) = self.shared.links.wait(self.identity.tunnel) else {
+            incoming.refuse(refusal_of(&LinkError::TooMany)).await;
+            return Err(LinkError::TooMany);
+        };
+        let approval_code = place.code();
+        let (id, tunnel) = (self.id, self.identity.tunnel);
+        tracing::info!(link = %id, %tunnel, remote = %self.peer.address(), "link pending");
+        self.report(LinkReportKind::Pending { approval_code });
+        let mut pending = incoming.pend(&approval_code.to_string());
+        let (error, reason) = match self.until_decided(&mut pending).await {
+            Ok(number) => {
+                let admitted = pending.admit().map_err(AcceptError::Ended);
+                return Ok((admitted.inspect_err(|_| self.report_lost())?, number));
+            }
+            Err(undecided) => undecided,
+        };
+        tracing::info!(link = %id, %tunnel, ?reason, "link down");
+        self.report(LinkReportKind::Down { reason });
+        pending.refuse(refusal_of(&error)).await;
+        Err(error)
+    }
+
+    /// Waits for the snapshot that approves the link, and answers its number.
+    async fn until_decided<IO>(
+        &mut self,
+        pending: &mut PendingLink<IO>,
+    ) -> Result<u64, (LinkError, DownReason)>
+    where
+        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let deadline = Instant::now() + self.shared.config.pending_for;
+        loop {
+            tokio::select! {
+                biased;
+                () = self.shared.stopping.cancelled() => {
+                    return Err((LinkError::Stopping, DownReason::EdgeStops));
+                }
+                reason = pending.closed() => {
+                    return Err((LinkError::NotApproved, down_reason(&reason)));
+                }
+                snapshot = self.news.next() => match snapshot.rejudge(&self.identity, u64::MAX) {
+                    Ok(LinkDecision::Active { .. }) => return Ok(snapshot.number()),
+                    Ok(_) => {}
+                    Err(refusal) => {
+                        return Err((LinkError::Refused(refusal), DownReason::Withdrawn(refusal)));
+                    }
+                },
+                () = sleep_until(deadline) => {
+                    return Err((LinkError::NotApproved, DownReason::NotApproved));
+                }
+            }
+        }
+    }
+
+    /// Drives a live link to its end, and closes it when a snapshot says so.
+    async fn drive<IO>(
+        &mut self,
+        link: &Link,
+        driver: LinkDriver<TlsStream<IO>>,
+        admitted_under: u64,
+    ) -> DownReason
+    where
+        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let mut driver = std::pin::pin!(driver.run());
+        let mut tick = interval_at(Instant::now() + FIRST_ROUND_TRIP, ROUND_TRIPS);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut drain: Option<(Instant, DownReason)> = None;
+        let (code, refusal) = loop {
+            let deadline = drain.map_or_else(Instant::now, |(deadline, _)| deadline);
+            let turn = tokio::select! {
+                biased;
+                reason = &mut driver => {
+                    return drain.map_or_else(|| down_reason(&reason), |(_, reason)| reason);
+                }
+                snapshot = self.news.next() => self.judge_again(&snapshot, admitted_under),
+                () = self.shared.stopping.cancelled(), if drain.is_none() => {
+                    Turn::Drain(CloseCode::SHUTDOWN, DownReason::EdgeStops)
+                }
+                () = sleep_until(deadline), if drain.is_some() => Turn::Close(CloseCode::NO_ERROR, None),
+                () = link.drained(), if drain.is_some() => Turn::Close(CloseCode::NO_ERROR, None),
+                _ = tick.tick() => {
+                    self.report_round_trip(link);
+                    Turn::Stay
+                }
+            };
+            match turn {
+                Turn::Drain(code, reason) if drain.is_none() => {
+                    let within = self.shared.config.drain;
+                    link.go_away(code, Some(within));
+                    drain = Some((Instant::now() + within, reason));
+                }
+                Turn::Stay | Turn::Drain(..) => {}
+                Turn::Close(code, refusal) => break (code, refusal),
+            }
+        };
+        link.close(code, refusal.map_or("", LinkRefusal::cure));
+        // The driver says goodbye and ends; a peer that takes nothing does not delay that for long.
+        let closed = timeout(FAREWELL, driver).await;
+        let drained = drain.map(|(_, reason)| reason);
+        let otherwise = || closed.map_or(DownReason::Lost, |reason| down_reason(&reason));
+        refusal
+            .map(DownReason::Withdrawn)
+            .or(drained)
+            .unwrap_or_else(otherwise)
+    }
+
+    fn judge_again(&self, snapshot: &AccessSnapshot, admitted_under: u64) -> Turn {
+        match snapshot.rejudge(&self.identity, admitted_under) {
+            Ok(LinkDecision::Active { .. }) => Turn::Stay,
+            // It was approved, and is not any more.
+            Ok(_) => Turn::Close(CloseCode::WITHDRAWN, Some(LinkRefusal::GatewayRefused)),
+            Err(refusal @ LinkRefusal::TokenRotated) => {
+                Turn::Drain(CloseCode::WITHDRAWN, DownReason::Withdrawn(refusal))
+            }
+            Err(refusal @ LinkRefusal::Disconnected) => {
+                Turn::Close(CloseCode::DISCONNECTED, Some(refusal))
+            }
+            Err(refusal) => Turn::Close(CloseCode::WITHDRAWN, Some(refusal)),
+        }
+    }
+
+    fn report(&self, kind: LinkReportKind) {
+        self.shared.reports.push(LinkReport::new(
             self.id,
             self.identity,
             self.peer.address(),
@@ -306,7 +303,29 @@ impl Known {
             kind,
         ));
     }
+
+    /// Tells the console of a gateway that was turned away, as far as it holds the token that it names: anybody can
+    /// name one.
+    fn report_refused(&self, reason: LinkRefusal) {
+        if reason != LinkRefusal::Unrecognised {
+            self.report(LinkReportKind::Refused { reason });
+        }
+    }
+
+    fn report_lost(&self) {
+        self.report(LinkReportKind::Down {
+            reason: DownReason::Lost,
+        });
+    }
+
+    fn report_round_trip(&self, link: &Link) {
+        if let Some(time) = link.rtt() {
+            self.report(LinkReportKind::RoundTrip { time });
+        }
+    }
 }
+
+type Admitted<IO> = (Link, LinkDriver<TlsStream<IO>>);
 
 fn down_reason(reason: &CloseReason) -> DownReason {
     match reason {

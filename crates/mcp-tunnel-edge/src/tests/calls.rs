@@ -249,6 +249,21 @@ async fn a_revoked_or_expired_key_ends_its_calls_and_no_others() {
     assert_eq!(text(answers.pop().unwrap()).await.unwrap().body(), "hiho");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_call_that_a_revocation_overtakes_on_its_way_in_is_refused() {
+    let mut world = World::new(config());
+    let mut gateway = world.active(1).await;
+    let mut ingress = world.edge.ingress();
+    let judged = tower_service::Service::call(&mut ingress, post(1, HELLO));
+    world.keys.clear();
+    world.publish();
+    let Ok(answer) = judged.await;
+    assert_eq!(answer.status(), 403);
+    gateway.go_away().await;
+    let nothing = gateway.next_within(Duration::from_secs(1)).await;
+    assert!(nothing.is_none(), "{nothing:?}");
+}
+
 // Failures.
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use mcp_tunnel_proto::{
@@ -57,9 +58,14 @@ impl Gateway {
         if let Some(seen) = self.put_aside.pop_front() {
             return seen;
         }
-        let minute = std::time::Duration::from_secs(60);
+        let minute = Duration::from_secs(60);
         let seen = tokio::time::timeout(minute, self.seen.recv()).await;
         seen.expect("something is seen").expect("the gateway runs")
+    }
+
+    /// The next thing seen within a time, if any.
+    pub(super) async fn next_within(&mut self, time: Duration) -> Option<Seen> {
+        tokio::time::timeout(time, self.next()).await.ok()
     }
 
     /// The next thing seen that `pick` takes; the rest stays in order.
