@@ -45,11 +45,11 @@ fn serve() -> io::Result<()> {
     let input = File::from(rustix::stdio::stdin().try_clone_to_owned()?);
     let mut input = io::BufReader::with_capacity(64 * 1024, input);
     let mut line = String::new();
-    input.by_ref().take(1 << 20).read_line(&mut line)?;
+    input.by_ref().take(64 << 20).read_line(&mut line)?;
     let mut output = io::stdout().lock();
     match serde_json::from_str(&line) {
         Ok(request) => answer(request, &mut input, &mut output)?,
-        Err(_) => mcp_sandbox_tools::files::serve(&line, &mut input, &mut output)?,
+        Err(_) => mcp_sandbox_tools::files::serve(&line, &mut output)?,
     }
     output.flush()
 }

@@ -1,0 +1,82 @@
+use serde::{Deserialize, Serialize};
+
+/// What a tool call answers: content blocks as the platform takes them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ToolResult {
+    /// One or more blocks.
+    pub content: Vec<Block>,
+    /// The call did not do what was asked.
+    pub is_error: bool,
+}
+
+/// A content block.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Block {
+    /// Text.
+    Text {
+        /// The text.
+        text: String,
+    },
+    /// An image.
+    Image {
+        /// Where it is: here.
+        source: Source,
+    },
+    /// A PDF document.
+    Document {
+        /// Where it is: here.
+        source: Source,
+    },
+}
+
+/// Bytes of an image or document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Source {
+    /// In base64.
+    Base64 {
+        /// Such as `image/png`.
+        media_type: String,
+        /// The bytes, in standard base64.
+        data: String,
+    },
+}
+
+impl ToolResult {
+    /// A good answer of one text.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self {
+            content: vec![Block::Text { text: text.into() }],
+            is_error: false,
+        }
+    }
+
+    /// A failure, in words for the model.
+    pub fn error(text: impl Into<String>) -> Self {
+        Self {
+            is_error: true,
+            ..Self::text(text)
+        }
+    }
+
+    /// A good answer of one block.
+    pub(crate) fn block(block: Block) -> Self {
+        Self {
+            content: vec![block],
+            is_error: false,
+        }
+    }
+
+    /// All text of it, for logs of tests and for hosts that show text only.
+    pub fn as_text(&self) -> String {
+        let texts = self.content.iter().filter_map(|block| match block {
+            Block::Text { text } => Some(text.as_str()),
+            _ => None,
+        });
+        texts.collect::<Vec<_>>().join("\n")
+    }
+}
