@@ -195,6 +195,11 @@ impl ConnectorConfig {
             .collect();
         Announcement::new(&self.version, &host_name(), routes)
     }
+
+    /// The same without routes: an edge sends such a link no call.
+    pub(crate) fn routeless_announcement(&self) -> Result<Announcement, AnnouncementError> {
+        Announcement::new(&self.version, &host_name(), Vec::new())
+    }
 }
 
 /// Reads a tunnel token from a file, blanks around it aside.

@@ -7,10 +7,11 @@ use std::time::Duration;
 use mcp_diagnostics::report::{Line, Report};
 use mcp_diagnostics::telemetry::chain;
 use mcp_tunnel_auth::LinkCredential;
+use mcp_tunnel_proto::CloseCode;
 use mcp_tunnel_transport::dial::{self, DialError, TcpOptions};
 use mcp_tunnel_transport::{Answer, Exporter, LinkConfig, Offer, ReadAhead, Target};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::client::TlsStream;
 
 use crate::config::{ConfigError, ConnectorConfig};
@@ -105,7 +106,8 @@ async fn offer(
     report: &mut Report,
 ) -> Result<(), ConfigError> {
     let began = Instant::now();
-    let announcement = config.announcement()?;
+    // Without routes, so that no caller's call comes down a link that is closed in a moment.
+    let announcement = config.routeless_announcement()?;
     let credential = LinkCredential::sign(
         &config.token,
         &config.key,
@@ -123,7 +125,9 @@ async fn offer(
     let answer = offer.answer().await;
     let took = began.elapsed();
     match answer {
-        Ok(Answer::Active { .. }) => {
+        Ok(Answer::Active { link, driver }) => {
+            link.close(CloseCode::NO_ERROR, "checked");
+            let _ = timeout(FAREWELL, driver.run()).await;
             report.push(Line::ok("credential", "accepted").took(took));
             report.push(Line::ok("approval", "this gateway's key is approved"));
         }
@@ -209,3 +213,6 @@ fn tls_error(error: &DialError) -> Option<&rustls::Error> {
 }
 
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// For the edge to hear that the link is closed, and not lost.
+const FAREWELL: Duration = Duration::from_secs(1);

@@ -1,6 +1,7 @@
 //! Reports of every hop.
 
 use mcp_diagnostics::report::{Colour, Report, Status};
+use mcp_tunnel_auth::LinkCredential;
 use mcp_tunnel_connector::check::{check, check_servers};
 use mcp_tunnel_proto::{Refusal, RefusalCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -68,8 +69,16 @@ async fn a_working_path_is_ok_line_by_line() {
     let (edge, server) = (Edge::bind().await, Server::bind().await);
     let config = config(edge.address, server.address);
     let serve = async {
-        let (_link, driver) = edge.incoming().await.admit().unwrap();
-        driver.run().await;
+        let incoming = edge.incoming().await;
+        let credential = LinkCredential::decode(incoming.credential()).unwrap();
+        assert_eq!(
+            credential.announcement().routes(),
+            [],
+            "a check never attracts calls"
+        );
+        let (_link, driver) = incoming.admit().unwrap();
+        let ended = driver.run().await;
+        assert!(ended.is_deliberate(), "{ended}");
         std::future::pending::<()>().await;
     };
     let report = tokio::select! {
