@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use mcp_diagnostics::telemetry::{LogFormat, LogLevel};
-use mcp_tunnel_auth::RouteName;
+use mcp_tunnel_auth::{CredentialKind, RouteName};
 use mcp_tunnel_connector::McpServer;
 use mcp_tunnel_transport::EdgeAddress;
 use secrecy::SecretString;
@@ -68,7 +68,7 @@ pub(crate) struct Args {
     /// The tunnel token itself; others on this machine can see it in the process list
     ///
     /// --token-file and the variable MCP_TUNNEL_TOKEN do not show it.
-    #[arg(long, value_name = "TOKEN", global = true)]
+    #[arg(long, value_name = "TOKEN", allow_hyphen_values = true, global = true)]
     pub(crate) token: Option<SecretString>,
 
     /// Edge to dial instead of the one in the token
@@ -90,7 +90,7 @@ pub(crate) struct Args {
     pub(crate) state_dir: Option<PathBuf>,
 
     /// Serve /healthz, /readyz and /metrics there; loopback only
-    #[arg(long, value_name = "127.0.0.1:PORT", global = true)]
+    #[arg(long, value_name = "127.0.0.1:PORT", value_parser = admin, global = true)]
     pub(crate) admin: Option<SocketAddr>,
 
     /// Seconds that running calls get to finish after SIGTERM
@@ -123,9 +123,26 @@ pub(crate) enum Command {
     Version,
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+/// The part of an argument that must not be repeated, if it has one: a credential, or what stands before a host.
+pub(crate) fn secret_in(argument: &str) -> Option<String> {
+    let value = match argument.split_once('=') {
+        Some((flag, value)) if flag.starts_with("--") => value,
+        _ => argument,
+    };
+    let user = value
+        .split_once("://")
+        .and_then(|(_, rest)| Some(rest.rsplit_once('@')?.0));
+    user.or_else(|| CredentialKind::recognise(value).map(|_| value))
+        .map(str::to_owned)
+}
+
+fn admin(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "use 127.0.0.1:PORT or [::1]:PORT")
+}
+
+fn seconds(text: &str) -> Result<Duration, &'static str> {
     match text.parse() {
         Ok(seconds @ 0..=3600) => Ok(Duration::from_secs(seconds)),
-        _ => Err("a number of seconds from 0 to 3600".to_owned()),
+        _ => Err("use a number of seconds from 0 to 3600"),
     }
 }

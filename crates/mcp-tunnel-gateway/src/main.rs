@@ -2,8 +2,10 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod check;
 mod config;
 mod run;
+mod voice;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -16,8 +18,8 @@ fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
+            complain(&error);
             // Help and version are no failure; a usage error is one for clap too, with the same code.
-            let _ = error.print();
             return ExitCode::from(if error.use_stderr() {
                 run::EXIT_USAGE
             } else {
@@ -32,4 +34,23 @@ fn main() -> ExitCode {
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// clap repeats what it does not understand; a credential in the wrong place must not end in a log that way.
+fn complain(error: &clap::Error) {
+    let given = std::env::args_os()
+        .skip(1)
+        .filter_map(|argument| argument.into_string().ok());
+    let secrets: Vec<String> = given
+        .filter_map(|argument| args::secret_in(&argument))
+        .collect();
+    if secrets.is_empty() {
+        let _ = error.print();
+        return;
+    }
+    let text = error.render().to_string();
+    let text = secrets
+        .iter()
+        .fold(text, |text, secret| text.replace(secret, "(not shown)"));
+    let _ = write!(std::io::stderr(), "{text}");
 }

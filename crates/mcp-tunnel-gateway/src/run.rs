@@ -1,22 +1,19 @@
-//! The three things the program does, and what it exits with.
+//! Running as a gateway, and what the program exits with.
 
-use std::fmt::Display;
-use std::io::Write;
 use std::net::SocketAddr;
 
 use anyhow::{Error, Result, anyhow};
 use mcp_diagnostics::admin::{Admin, Metrics};
-use mcp_diagnostics::report::{Colour, Line, Report};
-use mcp_diagnostics::telemetry::{self, LogFormat};
-use mcp_tunnel_connector::{Connector, Event, check};
+use mcp_diagnostics::telemetry;
+use mcp_tunnel_connector::{Connector, Event};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
 
 use crate::args::{Args, Command};
-use crate::config;
+use crate::voice::{Voice, print};
+use crate::{check, config};
 
 /// Exit code of wrong usage or configuration.
 pub(crate) const EXIT_USAGE: u8 = 2;
@@ -41,35 +38,9 @@ pub(crate) fn start(args: &Args) -> Result<u8, Failure> {
         .build()
         .map_err(internal)?;
     match args.command {
-        Some(Command::Check { json }) => check(args, &runtime, json),
+        Some(Command::Check { json }) => check::report(args, &runtime, json),
         _ => serve(args, &runtime),
     }
-}
-
-fn check(args: &Args, runtime: &Runtime, json: bool) -> Result<u8, Failure> {
-    let servers = config::servers(args).map_err(usage)?;
-    let report = match config::token(args) {
-        Ok(token) => {
-            let config = config::connector(args, token, servers).map_err(usage)?;
-            runtime.block_on(check::check(&config))
-        }
-        Err(error) => runtime
-            .block_on(check::check_servers(&servers))
-            .map(|lines| {
-                let mut report = Report::new();
-                let cure = "copy it from where the tunnel was created, or have it revealed there";
-                report.push(Line::fail("token", format!("{error:#}"), cure).exit_code(EXIT_USAGE));
-                report.extend(lines);
-                report
-            }),
-    };
-    let report = report.map_err(|error| usage(error.into()))?;
-    if json {
-        print(format_args!("{:#}", report.to_json()));
-    } else {
-        print(report.table(Colour::Auto).to_string().trim_end());
-    }
-    Ok(report.exit_code())
 }
 
 fn serve(args: &Args, runtime: &Runtime) -> Result<u8, Failure> {
@@ -164,26 +135,8 @@ async fn either(one: &mut Signal, other: &mut Signal) {
     }
 }
 
-/// How the program tells its state: lines on standard output, or log lines where programs read them.
-struct Voice {
-    format: LogFormat,
-}
-
-impl Voice {
-    fn line(&self, text: impl Display) {
-        match self.format {
-            LogFormat::Json => info!("{text}"),
-            _ => print(text),
-        }
-    }
-}
-
-/// A reader that has gone is no reason to stop.
-fn print(text: impl Display) {
-    let _ = writeln!(std::io::stdout(), "{text}");
-}
-
-fn usage(error: Error) -> Failure {
+/// The configuration is at fault.
+pub(crate) fn usage(error: Error) -> Failure {
     Failure {
         code: EXIT_USAGE,
         error,
