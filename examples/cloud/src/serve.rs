@@ -14,7 +14,7 @@ use mcp_console::{ApiKeys, Config, Console};
 use mcp_tunnel_auth::{ApiKey, MasterKey, WorkspaceId};
 use mcp_tunnel_edge::{Edge, EdgeConfig};
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
@@ -35,6 +35,8 @@ pub(crate) async fn run(data: Option<&Path>, args: &ServeArgs) -> Result<(), Fai
         Failure::wrong("--data is missing", "name a folder: mcp-cloud --data DIR")
     })?;
     let data = DataFolder::open(path)?;
+    // Before anybody is told that it is ready: a signal ends it in good order from now on.
+    let mut signals = Signals::new()?;
     listen::raise_file_limit();
     let listeners = Listeners::bind(args).await?;
     let certificates = Certificates::prepare(&data, args)?;
@@ -50,14 +52,14 @@ pub(crate) async fn run(data: Option<&Path>, args: &ServeArgs) -> Result<(), Fai
     let text = serde_json::to_string_pretty(&serving).map_err(Failure::internal)?;
     data.write(Serving::FILE, &text, 0o644)?;
     println!("{}", plan.ready_line());
-    wait_for_signal().await?;
+    signals.next().await;
     info!("stopping: what runs may finish");
     stop.cancel();
     tasks.close();
     tokio::select! {
         () = tasks.wait() => {}
         // Asked a second time: now.
-        _ = wait_for_signal() => {}
+        () = signals.next() => {}
     }
     store.close().await;
     drop(std::fs::remove_file(data.file(Serving::FILE)));
@@ -216,14 +218,26 @@ async fn adopt_admin_key(data: &DataFolder, store: Arc<SqliteStore>) -> Result<(
     Ok(())
 }
 
-async fn wait_for_signal() -> Result<(), Failure> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::internal)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::internal)?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// What asks the program to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(Failure::internal)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(Failure::internal)?,
+        })
     }
-    Ok(())
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 fn random<const N: usize>() -> [u8; N] {

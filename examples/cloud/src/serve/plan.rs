@@ -85,7 +85,7 @@ impl Plan {
     /// The one line that says that everything is up.
     pub(super) fn ready_line(&self) -> String {
         let mut line = format!(
-            "ready rest={} edge={} ingress=https://{}",
+            "ready api={} edge={} ingress=https://{}",
             self.base_url(),
             self.edge,
             self.ingress

@@ -1,0 +1,6 @@
+//! The program as its users start it.
+
+mod cli;
+mod cloud;
+mod life;
+mod sdk;
