@@ -92,11 +92,19 @@ impl Window {
         self.size
     }
 
-    /// Whether a grant is worth a frame: a `fraction`-th of the window, or the peer has none left.
+    /// Whether a grant is worth a frame: a `fraction`-th of the window. A full window that is read in small
+    /// pieces thus gives no small grants.
     pub(crate) fn is_due(&self, fraction: u64) -> bool {
-        let gain = self.target().saturating_sub(self.limit);
-        let step = self.size.checked_div(fraction).unwrap_or(0).max(1);
-        gain >= step || (gain > 0 && self.received == self.limit)
+        self.gain() >= self.size.checked_div(fraction).unwrap_or(0).max(1)
+    }
+
+    /// The same for a count, where one more is worth a frame to a peer that has none left.
+    pub(crate) fn is_count_due(&self, fraction: u64) -> bool {
+        self.is_due(fraction) || (self.gain() > 0 && self.received == self.limit)
+    }
+
+    fn gain(&self) -> u64 {
+        self.target().saturating_sub(self.limit)
     }
 
     /// Raises the limit as far as the window allows and returns it, to be told to the peer.

@@ -109,7 +109,7 @@ impl Connection {
         if self.window.is_due(4) {
             out.push_frame(&Frame::SessionCredit(self.window.grant()));
         }
-        if self.streams.window.is_due(8) {
+        if self.streams.window.is_count_due(8) {
             out.push_frame(&Frame::StreamsCredit(self.streams.window.grant()));
         }
         if let Some(last) = self.departure_due() {
@@ -136,7 +136,7 @@ impl Connection {
         if self.closed.is_some() {
             return self.close_frame.is_some();
         }
-        !self.schedule.is_empty() || self.streams.window.is_due(8) || self.departure_due().is_some()
+        !self.schedule.is_empty() || self.streams.window.is_count_due(8) || self.departure_due().is_some()
     }
 
     fn departure_due(&self) -> Option<LastStream> {

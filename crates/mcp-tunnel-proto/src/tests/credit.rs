@@ -291,6 +291,44 @@ fn wide_windows_come_from_a_bounded_pool() {
     assert_eq!(window(&mut pair).1, 100_000, "and comes back");
 }
 
+/// A peer without slots gets each one back at once, however many long-lived streams hold the others.
+#[test]
+fn last_slot_comes_back_at_once() {
+    let mut pair = Pair::with(Config::default().set_max_streams(64), Config::default());
+    let ids: Vec<StreamId> = (0..64).map(|_| pair.edge.open(b"")).collect();
+    pair.run();
+    for id in ids.iter().take(5) {
+        for end in [&mut pair.gateway, &mut pair.edge] {
+            end.reset(*id, ResetCode::CANCELLED);
+            end.stop(*id, ResetCode::CANCELLED);
+        }
+        let mut first = Bytes::new();
+        assert!(pair.edge.connection.open(http(), &mut first).is_err());
+        pair.run();
+        assert!(pair.edge.saw(&Event::StreamsAvailable));
+        pair.edge.open(b"");
+        pair.run();
+    }
+}
+
+/// A full window that is read in small pieces gives no small grants.
+#[test]
+fn small_reads_give_no_small_grants() {
+    let mut pair = Pair::with(small(), small());
+    let id = unread(&mut pair);
+    let mut grants = Vec::new();
+    for _ in 0..400 {
+        let mut recv = pair.edge.connection.recv_stream(id).unwrap();
+        assert_eq!(recv.read_into(&mut [0; 100]), Ok(100));
+        for frame in frames_in(&pair.edge.drain(pair.now)) {
+            if let Frame::StreamCredit { limit, .. } = frame {
+                grants.push(limit);
+            }
+        }
+    }
+    assert_eq!(grants, [60_000, 80_000]);
+}
+
 /// What a stalled link holds: the session's buffer, and one quantum a stream beyond it.
 #[test]
 fn buffers_for_a_stalled_link_are_bounded() {
