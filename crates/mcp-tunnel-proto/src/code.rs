@@ -251,6 +251,9 @@ pub enum Violation {
     /// CREDIT-5: a limit above 2^62 - 1.
     #[error("number out of range")]
     Range,
+    /// ACK-2, RESUME-4: a position that was not sent, or inside a frame.
+    #[error("impossible position")]
+    Position,
     /// GOAWAY-3: more than one warning, or anything after the final GOAWAY.
     #[error("goaway after the final one")]
     GoAwayRepeated,
@@ -290,6 +293,7 @@ impl Violation {
             Self::StreamCredit => CloseCode::STREAM_CREDIT,
             Self::SessionCredit => CloseCode::SESSION_CREDIT,
             Self::Range => CloseCode::RANGE,
+            Self::Position => CloseCode::POSITION,
             Self::GoAwayRepeated => CloseCode::GOAWAY,
             Self::FloodResets => CloseCode::FLOOD_RESETS,
             Self::FloodPings => CloseCode::FLOOD_PINGS,

@@ -14,6 +14,7 @@ use crate::{Features, Limits, hello::MIN_MAX_FRAME, wire::MAX_OFFSET};
 /// ```text
 /// received   s * stream_window + shared_window                       (times 4, see below)
 /// to send    session_send_buffer + s * 16 KiB + one Transmit
+/// retained   the peer's session window + 64 KiB + s * 2 KiB            (only if the session survives its link)
 /// fixed      s * about 600 bytes + 4 KiB of HELLO + one partial frame
 /// ```
 ///
@@ -72,10 +73,10 @@ impl Config {
     }
 
     /// Payload that a peer may send on a new stream unasked, in bytes. Default 64 KiB: most calls fit. At
-    /// least 1 KiB. Costs as much per stream. Raised, every open stream may hold that much more.
+    /// least 4 KiB. Costs as much per stream. Raised, every open stream may hold that much more.
     #[must_use]
     pub const fn set_stream_window(mut self, bytes: u64) -> Self {
-        self.stream_window = clamp(bytes, 1024, MAX_OFFSET);
+        self.stream_window = clamp(bytes, 4096, MAX_OFFSET);
         self
     }
 
@@ -83,7 +84,7 @@ impl Config {
     /// Mbit/s at 60 ms. Raised, fewer streams get it.
     #[must_use]
     pub const fn set_wide_stream_window(mut self, bytes: u64) -> Self {
-        self.wide_stream_window = clamp(bytes, 1024, MAX_OFFSET);
+        self.wide_stream_window = clamp(bytes, 4096, MAX_OFFSET);
         self
     }
 

@@ -6,6 +6,8 @@ mod flow;
 mod handles;
 mod input;
 pub(crate) mod liveness;
+mod replay;
+mod resume;
 mod schedule;
 mod streams;
 
@@ -17,18 +19,22 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 
-pub use self::handles::{ReadError, RecvStream, SendStream, WriteError};
 use self::{
     budget::Budget,
     chunks::COPY_TO_SEND,
     flow::{Credit, Window},
     liveness::Liveness,
+    replay::Replay,
     schedule::Schedule,
     streams::{RecvState, SendState, Stream, Streams},
 };
+pub use self::{
+    handles::{ReadError, RecvStream, SendStream, WriteError},
+    resume::{Position, ResumeError},
+};
 use crate::{
-    Agreed, CloseCode, Config, Frame, GoAway, LastStream, MAX_OPEN_HEAD, OpenHeader, ResetCode,
-    StreamId, Transmit, Violation,
+    Agreed, CloseCode, Config, Features, Frame, GoAway, LastStream, MAX_OPEN_HEAD, OpenHeader,
+    ResetCode, StreamId, Transmit, Violation,
 };
 
 /// Something that happened to the session. Fetched by [`Connection::poll_event`].
@@ -88,6 +94,8 @@ pub enum Event {
     Drained,
     /// A ping was answered after this long.
     Rtt(Duration),
+    /// Nothing was heard for too long, so that the session, which can be resumed, has let go of its link.
+    Detached,
     /// The session has ended. The last event.
     Closed(ConnectionError),
 }
@@ -118,6 +126,9 @@ pub enum ConnectionError {
     /// Nothing was heard for [`Config::silence`].
     #[error("peer is silent")]
     Silent,
+    /// Nobody came back to a session without a link in time.
+    #[error("no new link in time")]
+    Expired,
 }
 
 impl ConnectionError {
@@ -127,7 +138,7 @@ impl ConnectionError {
             Self::PeerMisbehaved(violation) => (violation.close_code(), violation.to_string()),
             Self::ClosedHere { code, text } => (*code, text.clone()),
             Self::Silent => (CloseCode::SILENCE, String::new()),
-            Self::ClosedByPeer { .. } => return None,
+            Self::ClosedByPeer { .. } | Self::Expired => return None,
         };
         Some(Frame::Close { code, text })
     }
@@ -174,10 +185,12 @@ enum Departure {
 /// 1. **The link**, called by whoever owns the socket: [`handle_input`](Self::handle_input) after each
 ///    read, [`handle_timeout`](Self::handle_timeout) when [`poll_timeout`](Self::poll_timeout) has passed,
 ///    [`poll_transmit`](Self::poll_transmit) for what to write, [`poll_event`](Self::poll_event) for what happened.
-/// 2. **The application**: [`open`](Self::open), [`send_stream`](Self::send_stream),
-///    [`recv_stream`](Self::recv_stream).
-/// 3. **The end**: [`go_away`](Self::go_away), [`close`](Self::close), [`is_closed`](Self::is_closed).
-/// 4. **Questions**: [`rtt`](Self::rtt), [`live_streams`](Self::live_streams), [`agreed`](Self::agreed).
+/// 2. **Change of link**, for sessions that survive theirs: [`detach`](Self::detach), [`position`](Self::position),
+///    [`attach`](Self::attach).
+/// 3. **The application**: [`open`](Self::open), [`send_stream`](Self::send_stream),
+///    [`recv_stream`](Self::recv_stream), and at the end [`go_away`](Self::go_away) and [`close`](Self::close).
+/// 4. **Questions**: [`rtt`](Self::rtt), [`live_streams`](Self::live_streams), [`agreed`](Self::agreed),
+///    [`wants_transmit`](Self::wants_transmit), [`is_closed`](Self::is_closed).
 ///
 /// After any call of the first three groups, and in this order: `poll_event` until `None` (what the application
 /// does on an event may make more to send), `poll_transmit` until `false` with a write of the output
@@ -215,6 +228,12 @@ pub struct Connection {
     close_frame: Option<Frame>,
     /// Length of the partial frame that the last call left in the input.
     partial: usize,
+    /// Present if the session survives its link.
+    replay: Option<Box<Replay>>,
+    /// Without a link until then.
+    detached: Option<Instant>,
+    /// All credits are to be said again.
+    credits_due: bool,
 }
 
 /// The link.
@@ -239,6 +258,10 @@ impl Connection {
             closed: None,
             close_frame: None,
             partial: 0,
+            replay: (agreed.features.contains(Features::RESUME) && agreed.resumable.is_some())
+                .then(|| Box::new(Replay::new())),
+            detached: None,
+            credits_due: false,
             config,
             agreed,
         }
@@ -264,6 +287,11 @@ impl Connection {
         if let Some(error) = &self.closed {
             return Err(error.clone());
         }
+        if self.detached.is_some() {
+            // Whatever a dead link still brings will be sent again.
+            input.clear();
+            return Ok(());
+        }
         // PING-3: any byte is life.
         if input.len() > self.partial {
             self.liveness.on_heard(now);
@@ -278,8 +306,16 @@ impl Connection {
 
     /// Notices silence. Pings that are due are sent by [`poll_transmit`](Self::poll_transmit), to be called after this.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.closed.is_none() && self.liveness.is_silent(now) {
-            self.end(ConnectionError::Silent);
+        if self.closed.is_some() {
+            return;
+        }
+        if self.detached.is_some() {
+            self.expire(now);
+        } else if self.liveness.is_silent(now) {
+            match self.detach(now) {
+                Ok(()) => self.events.push_back(Event::Detached),
+                Err(_) => self.end(ConnectionError::Silent),
+            }
         }
     }
 
@@ -309,6 +345,7 @@ impl Connection {
             | Event::StreamsAvailable
             | Event::GoAway { .. }
             | Event::Drained
+            | Event::Detached
             | Event::Rtt(_)
             | Event::Closed(_) => {}
         }
@@ -318,7 +355,11 @@ impl Connection {
     /// When [`handle_timeout`](Self::handle_timeout) is to be called, if nothing happens before.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.closed.is_none().then(|| self.liveness.deadline())
+        match (&self.closed, self.detached) {
+            (Some(_), _) => None,
+            (None, Some(deadline)) => Some(deadline),
+            (None, None) => Some(self.liveness.deadline()),
+        }
     }
 }
 
@@ -580,7 +621,15 @@ impl Connection {
 
     /// STREAM-3: frees the stream's slot if nothing is left of it.
     fn settle(&mut self, id: StreamId) {
-        if !self.streams.get(id).is_some_and(Stream::is_over) {
+        let Some(stream) = self.streams.get(id).filter(|s| s.is_over()) else {
+            return;
+        };
+        // ACK-3: the peer gets the slot back only once it is sure that nothing of the stream is kept.
+        if let Some(replay) = &mut self.replay
+            && id.opener() != self.agreed.side
+            && !replay.is_acknowledged(stream.kept_until)
+        {
+            replay.push_ending(stream.kept_until, id);
             return;
         }
         if let Some(stream) = self.streams.remove(id) {

@@ -77,7 +77,8 @@
 //! - No sockets, TLS, tasks, timers or clocks: `mcp-tunnel-transport` does that on tokio and rustls.
 //! - It reads no credential: HELLO carries one as opaque bytes, and whoever accepts the link judges it.
 //! - It knows nothing of HTTP or MCP: a stream is bytes with a [`StreamKind`] and a [`RouteName`].
-//! - A session ends with its link: ACK and RESUME have their place on the wire, and no behaviour yet.
+//! - It does not resume sessions by itself yet: [`Connection`] can change its link (`detach`, `attach`), but the
+//!   handshakes do not say RESUME.
 #![forbid(unsafe_code)]
 #![warn(
     clippy::indexing_slicing,
@@ -107,8 +108,8 @@ pub use self::{
     code::{CloseCode, RefusalCode, ResetCode, Violation},
     config::Config,
     connection::{
-        Connection, ConnectionError, Event, OpenError, ReadError, RecvStream, SendStream,
-        WriteError,
+        Connection, ConnectionError, Event, OpenError, Position, ReadError, RecvStream,
+        ResumeError, SendStream, WriteError,
     },
     frame::{EncodeError, Frame, GoAway, HEADER, LastStream, QUANTUM, decode, kind},
     handshake::{Agreed, EdgeHandshake, GatewayEvent, GatewayHandshake},

@@ -12,6 +12,7 @@ mod goaway;
 mod handshake;
 mod liveness;
 mod model;
+mod resume;
 mod script;
 mod streams;
 mod violations;

@@ -28,6 +28,13 @@ pub struct Transmit {
     limit: usize,
 }
 
+/// A place in a [`Transmit`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mark {
+    heads: usize,
+    segments: usize,
+}
+
 #[derive(Debug)]
 enum Segment {
     /// So many bytes of the arena.
@@ -98,6 +105,28 @@ impl Transmit {
     pub(crate) fn push_payload(&mut self, payload: Bytes) {
         self.remaining = self.remaining.saturating_add(payload.len());
         self.segments.push_back(Segment::Payload(payload));
+    }
+
+    /// The place behind what was written so far; valid until the next `advance`.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark {
+            heads: self.heads.len(),
+            segments: self.segments.len(),
+        }
+    }
+
+    /// What was added to the arena since `mark`.
+    pub(crate) fn heads_since(&self, mark: Mark) -> &[u8] {
+        self.heads.get(mark.heads..).unwrap_or_default()
+    }
+
+    /// The payloads that were added since `mark`.
+    pub(crate) fn payloads_since(&self, mark: Mark) -> impl Iterator<Item = &Bytes> {
+        let since = self.segments.iter().skip(mark.segments);
+        since.filter_map(|segment| match segment {
+            Segment::Payload(payload) => Some(payload),
+            Segment::Heads(_) => None,
+        })
     }
 
     fn arena(&self, from: usize, length: usize) -> &[u8] {

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Frame, GoAway, LastStream, OpenHeader, ResetCode, StreamId, Violation,
-    frame::{self, HEADER},
+    frame::{self, HEADER, kind},
 };
 
 impl Connection {
@@ -22,10 +22,18 @@ impl Connection {
         input: &mut BytesMut,
     ) -> Result<(), ConnectionError> {
         let most = self.agreed.local.max_frame;
-        while let Some(frame) = frame::decode(input, most)? {
+        loop {
+            let before = input.len();
+            let Some(frame) = frame::decode(input, most)? else {
+                return Ok(());
+            };
+            if let Some(replay) = &mut self.replay
+                && frame.kind() & kind::SESSION != 0
+            {
+                replay.on_received(before.saturating_sub(input.len()));
+            }
             self.on_frame(now, frame)?;
         }
-        Ok(())
     }
 
     fn on_frame(&mut self, now: Instant, frame: Frame) -> Result<(), ConnectionError> {
@@ -46,6 +54,7 @@ impl Connection {
                 self.budget.on_credit(now, rise)?;
             }
             Frame::StreamsCredit(limit) => self.on_streams_credit(now, limit)?,
+            Frame::Ack(position) => self.on_ack(now, position)?,
             Frame::Ping(number) => {
                 self.budget.on_ping(now)?;
                 self.liveness.on_ping(number);
@@ -60,7 +69,7 @@ impl Connection {
             }
             Frame::Ignored { .. } => self.budget.on_unknown(now)?,
             // FRAME-6: these come before, or with a feature that is not agreed.
-            Frame::Hello(_) | Frame::Admission(_) | Frame::Resume(_) | Frame::Ack(_) => {
+            Frame::Hello(_) | Frame::Admission(_) | Frame::Resume(_) => {
                 return Err(Violation::UnexpectedFrame.into());
             }
         }

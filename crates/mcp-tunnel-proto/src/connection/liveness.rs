@@ -67,13 +67,7 @@ impl Liveness {
 
     /// The ping to send now, if one is due.
     pub(crate) fn poll_ping(&mut self, now: Instant) -> Option<u64> {
-        if let Some((_, sent_at)) = self.outstanding {
-            // A peer that sends but never answers pings must not stop them for ever.
-            if now < sent_at + self.silence {
-                return None;
-            }
-        }
-        if !self.wanted && now < self.next_ping {
+        if !self.is_ping_due(now) {
             return None;
         }
         self.wanted = false;
@@ -81,6 +75,19 @@ impl Liveness {
         self.outstanding = Some((self.sent, now));
         self.next_ping = now + self.interval;
         Some(self.sent)
+    }
+
+    /// Whether a pong or a ping is to be sent now.
+    pub(crate) fn wants_transmit(&self, now: Instant) -> bool {
+        self.pong.is_some() || self.is_ping_due(now)
+    }
+
+    fn is_ping_due(&self, now: Instant) -> bool {
+        // A peer that sends but never answers pings must not stop them for ever.
+        let free = self
+            .outstanding
+            .is_none_or(|(_, sent_at)| now >= sent_at + self.silence);
+        free && (self.wanted || now >= self.next_ping)
     }
 
     pub(crate) fn is_silent(&self, now: Instant) -> bool {

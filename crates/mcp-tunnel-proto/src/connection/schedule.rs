@@ -6,11 +6,13 @@ use bytes::Buf;
 
 use super::{
     Connection, Departure, flow,
+    replay::Replay,
     streams::{RecvState, SendState, Stream},
 };
 use crate::{
     Frame, GoAway, LastStream, QUANTUM, StreamId, Transmit, Urgency,
     frame::{HEADER, kind},
+    transmit::Mark,
 };
 
 /// SCHED-3: a less urgent stream waits for at most so many quanta of more urgent ones.
@@ -93,12 +95,40 @@ impl Connection {
             out.push_frame(&frame);
         }
         if self.closed.is_none() {
-            self.transmit_link(now, out);
-            self.transmit_opens(out);
-            self.transmit_control(out);
-            self.transmit_payload(out);
+            self.transmit_session(now, out);
         }
         out.remaining() > before
+    }
+
+    fn transmit_session(&mut self, now: Instant, out: &mut Transmit) {
+        if let Some(replay) = &mut self.replay {
+            if self.detached.is_some() {
+                return;
+            }
+            replay.transmit(out);
+            if replay.is_replaying() {
+                return;
+            }
+        }
+        self.transmit_ack(now, out);
+        self.transmit_link(now, out);
+        self.transmit_opens(out);
+        self.transmit_control(out);
+        self.transmit_payload(out);
+    }
+
+    /// ACK-1: ahead of every credit. ACK-3: with whatever else is sent, and when it is worth a frame.
+    fn transmit_ack(&mut self, now: Instant, out: &mut Transmit) {
+        let in_passing = self.replay.is_some()
+            && (self.transmit_wanted()
+                || self.window.is_due(4)
+                || self.liveness.wants_transmit(now)
+                || self.streams.is_short());
+        if let Some(replay) = &mut self.replay
+            && let Some(position) = replay.poll_ack(in_passing)
+        {
+            out.push_frame(&Frame::Ack(position));
+        }
     }
 
     /// SCHED-1: link frames and GOAWAY wait for no credit and no payload.
@@ -106,10 +136,11 @@ impl Connection {
         if let Some(number) = self.liveness.poll_pong() {
             out.push_frame(&Frame::Pong(number));
         }
-        if self.window.is_due(4) {
+        let again = std::mem::take(&mut self.credits_due);
+        if self.window.is_due(4) || again {
             out.push_frame(&Frame::SessionCredit(self.window.grant()));
         }
-        if self.streams.window.is_count_due(8) {
+        if self.streams.window.is_count_due(8) || again {
             out.push_frame(&Frame::StreamsCredit(self.streams.window.grant()));
         }
         if let Some(last) = self.departure_due() {
@@ -117,7 +148,11 @@ impl Connection {
                 last,
                 ..self.goaway.clone()
             };
+            let mark = out.mark();
             out.push_frame(&Frame::GoAway(Box::new(goaway)));
+            if let Some(replay) = &mut self.replay {
+                replay.keep(out, mark);
+            }
             if last == LastStream::Any {
                 let after = self.liveness.ping_soon();
                 self.departure = Departure::Warned { after };
@@ -136,7 +171,17 @@ impl Connection {
         if self.closed.is_some() {
             return self.close_frame.is_some();
         }
-        !self.schedule.is_empty() || self.streams.window.is_count_due(8) || self.departure_due().is_some()
+        if self.detached.is_some() {
+            return false;
+        }
+        !self.schedule.is_empty()
+            || self.credits_due
+            || self.streams.window.is_count_due(8)
+            || self.departure_due().is_some()
+            || self
+                .replay
+                .as_ref()
+                .is_some_and(|replay| replay.is_replaying() || replay.is_ack_due())
     }
 
     fn departure_due(&self) -> Option<LastStream> {
@@ -174,10 +219,11 @@ impl Connection {
             let fin =
                 stream.send.state == SendState::Finishing && length == stream.send.buffer.len();
             let frame = if fin { kind::OPEN_FIN } else { kind::OPEN };
+            let mark = out.mark();
             out.push_head(frame, head.saturating_add(length), id);
             out.push_heads(|heads| header.encode(heads));
             self.credit.spend(flow::amount(length));
-            self.after_payload(id, length, fin, out);
+            self.after_payload(id, length, fin, mark, out);
         }
     }
 
@@ -196,15 +242,20 @@ impl Connection {
                 out.push_frame(&Frame::StreamCredit { id, limit });
             }
             if let Some(code) = stream.recv.stop_due.take() {
+                let mark = out.mark();
                 out.push_frame(&Frame::Stop { id, code });
+                keep(&mut self.replay, stream, mark, out);
             }
+            let mark = out.mark();
             match stream.send.state {
                 SendState::Resetting(code) => {
                     out.push_frame(&Frame::Reset { id, code });
+                    keep(&mut self.replay, stream, mark, out);
                     stream.send.state = SendState::Ended;
                 }
                 SendState::Finishing if stream.send.buffer.is_empty() => {
                     out.push_head(kind::DATA_FIN, 0, id);
+                    keep(&mut self.replay, stream, mark, out);
                     stream.send.state = SendState::Ended;
                 }
                 SendState::Open | SendState::Finishing | SendState::Ended => {}
@@ -241,15 +292,23 @@ impl Connection {
             let fin =
                 stream.send.state == SendState::Finishing && length == stream.send.buffer.len();
             let frame = if fin { kind::DATA_FIN } else { kind::DATA };
+            let mark = out.mark();
             out.push_head(frame, length, id);
             self.credit
                 .spend(flow::amount(length).saturating_add(header));
-            self.after_payload(id, length, fin, out);
+            self.after_payload(id, length, fin, mark, out);
         }
     }
 
     /// Moves `length` payload bytes of a stream behind the header that was just written.
-    fn after_payload(&mut self, id: StreamId, length: usize, fin: bool, out: &mut Transmit) {
+    fn after_payload(
+        &mut self,
+        id: StreamId,
+        length: usize,
+        fin: bool,
+        mark: Mark,
+        out: &mut Transmit,
+    ) {
         let Some(stream) = self.streams.get_mut(id) else {
             return;
         };
@@ -261,6 +320,7 @@ impl Connection {
             left = left.saturating_sub(piece.len());
             out.push_payload(piece);
         }
+        keep(&mut self.replay, stream, mark, out);
         self.buffered = self.buffered.saturating_sub(length);
         if fin {
             stream.send.state = SendState::Ended;
@@ -271,5 +331,12 @@ impl Connection {
         }
         self.wake_writer(id);
         self.settle(id);
+    }
+}
+
+/// Keeps the one frame of `stream` that was written since `mark`, if the session survives its link.
+fn keep(replay: &mut Option<Box<Replay>>, stream: &mut Stream, mark: Mark, out: &Transmit) {
+    if let Some(replay) = replay {
+        stream.kept_until = replay.keep(out, mark);
     }
 }

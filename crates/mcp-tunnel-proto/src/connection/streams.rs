@@ -25,6 +25,8 @@ pub(crate) struct Stream {
     pub(crate) in_control: bool,
     /// In one of the queues of streams with payload to send.
     pub(crate) in_ready: bool,
+    /// Position behind its last session frame, where frames are kept.
+    pub(crate) kept_until: u64,
 }
 
 impl Stream {
@@ -36,6 +38,7 @@ impl Stream {
             recv: RecvHalf::new(agreed.local.stream_window),
             in_control: false,
             in_ready: false,
+            kept_until: 0,
         }
     }
 
@@ -328,6 +331,18 @@ impl Streams {
         Absent::Closed {
             recently: refused || self.recent.contains(&id),
         }
+    }
+
+    /// Streams whose peer may still need credit.
+    pub(crate) fn receiving(&self) -> impl Iterator<Item = StreamId> {
+        let open = self.map.iter();
+        open.filter(|(_, s)| s.recv.state == RecvState::Open && s.unsent.is_none())
+            .map(|(id, _)| *id)
+    }
+
+    /// Whether this side has few slots left, or none: then the peer must hear at once which streams have ended.
+    pub(crate) const fn is_short(&self) -> bool {
+        self.starved || self.credit.available() < 16
     }
 
     /// Streams of this side that the peer's `last` leaves out.

@@ -9,8 +9,9 @@ use std::{
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::{
-    Config, Connection, ConnectionError, EdgeHandshake, Event, GatewayEvent, GatewayHandshake,
-    OpenHeader, ReadError, ResetCode, RouteName, StreamId, StreamKind, Transmit, WriteError,
+    Agreed, Config, Connection, ConnectionError, EdgeHandshake, Event, Features, GatewayEvent,
+    GatewayHandshake, OpenHeader, ReadError, ResetCode, Resumable, RouteName, SessionId, StreamId,
+    StreamKind, Transmit, WriteError,
 };
 
 /// Any instant: only differences count.
@@ -174,6 +175,37 @@ impl Pair {
             gateway,
             edge: End::new(edge),
         }
+    }
+
+    /// A pair whose session survives its link, for a minute.
+    pub(super) fn resumable(gateway: Config, edge: Config) -> Self {
+        let mut pair = Self::with(gateway.clone(), edge.clone());
+        let resumable = Resumable::new(SessionId::new([7; 16]), Duration::from_secs(60));
+        for (end, config) in [(&mut pair.gateway, gateway), (&mut pair.edge, edge)] {
+            let agreed = Agreed {
+                features: Features::RESUME,
+                resumable: Some(resumable),
+                ..*end.connection.agreed()
+            };
+            *end = End::new(Connection::new(pair.now, agreed, Arc::new(config)));
+        }
+        pair
+    }
+
+    /// The link is gone, with whatever was on it; the sessions know.
+    pub(super) fn cut(&mut self) {
+        for end in [&mut self.gateway, &mut self.edge] {
+            end.connection.detach(self.now).unwrap();
+            end.input.clear();
+        }
+    }
+
+    /// A new link: both sides say how far they have come, and go on.
+    pub(super) fn resume(&mut self) {
+        let gateway = self.gateway.connection.position().unwrap();
+        let edge = self.edge.connection.position().unwrap();
+        self.gateway.connection.attach(self.now, edge).unwrap();
+        self.edge.connection.attach(self.now, gateway).unwrap();
     }
 
     /// Carries what each end has to send once; says whether anything was.

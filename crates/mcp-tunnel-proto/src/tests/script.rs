@@ -34,6 +34,7 @@ fn describe(event: &Event) -> String {
         Event::StreamsAvailable => "streams available".to_owned(),
         Event::GoAway { last, .. } => format!("goaway {last:?}"),
         Event::Drained => "drained".to_owned(),
+        Event::Detached => "detached".to_owned(),
         Event::Rtt(_) => "rtt".to_owned(),
         Event::Closed(_) => "session closed".to_owned(),
     }

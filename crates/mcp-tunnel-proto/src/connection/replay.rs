@@ -1,0 +1,211 @@
+//! Session frames that the peer may not have received: kept until acknowledged, sent again on a new link.
+#![warn(clippy::arithmetic_side_effects)]
+
+use std::collections::VecDeque;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::flow;
+use crate::{StreamId, Transmit, Violation, transmit::Mark};
+
+/// ACK-3: so many unacknowledged bytes are worth a frame of their own.
+const ACK_EVERY: u64 = 64 * 1024;
+
+/// Both directions of a session that survives its link.
+///
+/// ```text
+///   sending     0 ...... acknowledged ........... sent        frames between the two are kept
+///   receiving   0 ...... told ................... received    the peer keeps what lies between
+/// ```
+///
+/// What is kept never exceeds the session credit that the peer gave, plus heads and ends: the peer says ACK
+/// before the credit that lets this side go on (ACK-1). Payload is kept as the slices that were sent, so that keeping
+/// costs no copy.
+#[derive(Debug)]
+pub(crate) struct Replay {
+    /// Heads of the kept frames, one after another; control frames are all head.
+    heads: BytesMut,
+    /// Payloads of the kept frames.
+    pieces: VecDeque<Bytes>,
+    frames: VecDeque<Kept>,
+    acknowledged: u64,
+    sent: u64,
+    /// Where sending again has come; `None` when it is done.
+    again: Option<Cursor>,
+    received: u64,
+    told: u64,
+    /// Streams of the peer that wait for their last frame to be acknowledged, in order of sending.
+    ending: VecDeque<(u64, StreamId)>,
+}
+
+/// A kept frame: how much of each queue is its.
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    length: u64,
+    heads: usize,
+    pieces: usize,
+}
+
+/// The next frame to be sent again, and where its parts begin.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cursor {
+    frame: usize,
+    heads: usize,
+    pieces: usize,
+}
+
+impl Replay {
+    pub(crate) fn new() -> Self {
+        Self {
+            heads: BytesMut::new(),
+            pieces: VecDeque::new(),
+            frames: VecDeque::new(),
+            acknowledged: 0,
+            sent: 0,
+            again: None,
+            received: 0,
+            told: 0,
+            ending: VecDeque::new(),
+        }
+    }
+
+    /// Keeps the one frame that was written to `out` since `mark`, and says where it ends.
+    pub(crate) fn keep(&mut self, out: &Transmit, mark: Mark) -> u64 {
+        let heads = out.heads_since(mark);
+        self.heads.extend_from_slice(heads);
+        let before = self.pieces.len();
+        self.pieces.extend(out.payloads_since(mark).cloned());
+        let pieces = self.pieces.len().saturating_sub(before);
+        let payload: usize = self.pieces.iter().skip(before).map(Bytes::len).sum();
+        let length = flow::amount(heads.len().saturating_add(payload));
+        self.frames.push_back(Kept {
+            length,
+            heads: heads.len(),
+            pieces,
+        });
+        self.sent = self.sent.saturating_add(length);
+        self.sent
+    }
+
+    /// The peer has everything before `position`. Says by how much that is more than before.
+    ///
+    /// ACK-2, RESUME-4: a position lies on the border of a frame that was sent.
+    pub(crate) fn release(&mut self, position: u64) -> Result<u64, Violation> {
+        let rise = position.saturating_sub(self.acknowledged);
+        while self.acknowledged < position {
+            let Some(frame) = self.frames.pop_front() else {
+                return Err(Violation::Position);
+            };
+            self.acknowledged = self.acknowledged.saturating_add(frame.length);
+            self.heads.advance(frame.heads);
+            self.pieces.drain(..frame.pieces);
+            if let Some(again) = &mut self.again {
+                again.step_back(frame);
+            }
+        }
+        if position < self.acknowledged && rise > 0 {
+            return Err(Violation::Position);
+        }
+        Ok(rise)
+    }
+
+    /// A stream of the peer's keeps its slot until `position` is acknowledged.
+    pub(crate) fn push_ending(&mut self, position: u64, id: StreamId) {
+        self.ending.push_back((position, id));
+    }
+
+    /// The next stream whose last frame is acknowledged.
+    pub(crate) fn pop_ended(&mut self) -> Option<StreamId> {
+        let (position, id) = self.ending.front().copied()?;
+        if position > self.acknowledged {
+            return None;
+        }
+        self.ending.pop_front();
+        Some(id)
+    }
+
+    pub(crate) const fn is_acknowledged(&self, position: u64) -> bool {
+        position <= self.acknowledged
+    }
+
+    /// Counts a whole session frame of the peer.
+    pub(crate) fn on_received(&mut self, length: usize) {
+        self.received = self.received.saturating_add(flow::amount(length));
+    }
+
+    /// What RESUME and ACK say.
+    pub(crate) const fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// What ACK is to say now: `in_passing`, if anything else is about to be sent.
+    pub(crate) fn poll_ack(&mut self, in_passing: bool) -> Option<u64> {
+        if !self.is_ack_due() && (!in_passing || self.received == self.told) {
+            return None;
+        }
+        self.told = self.received;
+        Some(self.received)
+    }
+
+    pub(crate) fn is_ack_due(&self) -> bool {
+        self.received.saturating_sub(self.told) >= ACK_EVERY
+    }
+
+    /// Bytes kept.
+    pub(crate) fn kept(&self) -> u64 {
+        self.sent.saturating_sub(self.acknowledged)
+    }
+
+    /// A new link, and the peer has everything before `position`: what is kept after that is sent again.
+    pub(crate) fn rewind(&mut self, position: u64) -> Result<(), Violation> {
+        // RESUME-4: never below what was acknowledged.
+        if position < self.acknowledged {
+            return Err(Violation::Position);
+        }
+        self.again = None;
+        self.release(position)?;
+        self.again = (!self.frames.is_empty()).then(Cursor::default);
+        // RESUME has said the position.
+        self.told = self.received;
+        Ok(())
+    }
+
+    pub(crate) const fn is_replaying(&self) -> bool {
+        self.again.is_some()
+    }
+
+    /// RESUME-5: sends again what is kept, unchanged, until `out` is full or all is said.
+    pub(crate) fn transmit(&mut self, out: &mut Transmit) {
+        while let Some(at) = self.again {
+            let Some(frame) = self.frames.get(at.frame) else {
+                self.again = None;
+                return;
+            };
+            if out.is_full() {
+                return;
+            }
+            let end = at.heads.saturating_add(frame.heads);
+            let heads = self.heads.get(at.heads..end).unwrap_or_default();
+            out.push_heads(|arena| arena.extend_from_slice(heads));
+            for piece in self.pieces.iter().skip(at.pieces).take(frame.pieces) {
+                out.push_payload(piece.clone());
+            }
+            self.again = Some(Cursor {
+                frame: at.frame.saturating_add(1),
+                heads: end,
+                pieces: at.pieces.saturating_add(frame.pieces),
+            });
+        }
+    }
+}
+
+impl Cursor {
+    /// The first kept frame is gone.
+    fn step_back(&mut self, gone: Kept) {
+        if self.frame > 0 {
+            self.frame = self.frame.saturating_sub(1);
+            self.heads = self.heads.saturating_sub(gone.heads);
+            self.pieces = self.pieces.saturating_sub(gone.pieces);
+        }
+    }
+}
