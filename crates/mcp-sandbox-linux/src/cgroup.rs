@@ -296,14 +296,13 @@ fn instance_name(pid: u32) -> io::Result<String> {
     Ok(format!("{PREFIX}{pid}-{started}"))
 }
 
+/// When a process started, if it lives: a zombie holds nothing any more.
 fn started_at(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?
-        .1
-        .split_whitespace()
-        .nth(19)?
-        .parse()
-        .ok()
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?;
+    let started = fields.nth(18)?.parse().ok()?;
+    (!matches!(state, "Z" | "X")).then_some(started)
 }
 
 /// Kills and removes the groups of launchers that no longer live.
