@@ -128,6 +128,13 @@ impl Foundation {
     /// What the service is told after the proof.
     pub(crate) fn found(&self, fell: Vec<String>, mut layers: Vec<Layer>) -> Found {
         layers.push(self.workspaces.layer());
+        layers.push(Layer::lacking(
+            "workspace space",
+            LayerState::Partial,
+            "space in a named workspace or a mount is that of the host's file system: no limit binds",
+            "a session can fill the file system that holds the state directory",
+            "put the state directory on a file system of its own, of the size that sessions may use",
+        ));
         Found {
             tier: self.attempt.tier(),
             fell,

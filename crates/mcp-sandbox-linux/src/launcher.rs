@@ -111,7 +111,13 @@ fn settle(config: Config) -> Result<(Foundation, Found), Vec<String>> {
                 let found = foundation.found(fell, layers);
                 return Ok((foundation, found));
             }
-            Err(error) => fell.push(format!("{attempt}: {}: {}", error.step, error.error)),
+            Err(error) => {
+                let cure = tier::cure(&error.step);
+                fell.push(format!(
+                    "{attempt}: {}: {} (cure: {cure})",
+                    error.step, error.error
+                ));
+            }
         }
     }
     Err(fell)

@@ -71,6 +71,28 @@ pub(crate) fn ruled_out(config: &Config) -> Vec<String> {
     }
 }
 
+/// What an operator can do about a step that failed, where that is known.
+pub(crate) fn cure(step: &str) -> &'static str {
+    match step {
+        "make a user namespace" | "make the namespaces" => {
+            "allow unprivileged user namespaces (sysctl kernel.apparmor_restrict_unprivileged_userns=0, \
+             or user.max_user_namespaces above 0); in a container: --security-opt seccomp=unconfined"
+        }
+        "make a mount namespace" => {
+            "run as root of the host, or in a container with --cap-add SYS_ADMIN"
+        }
+        "make control groups" | "make the control group" | "enter the control group" => {
+            "delegate a control group with memory and pids (systemd: Delegate=yes), or mount cgroupfs writable"
+        }
+        "map user ids" => "start as root of the host, or as an ordinary user",
+        "mount /proc" => "run the container with an unmasked /proc",
+        step if step.ends_with("without following links") => {
+            "give the real path, which holds no link"
+        }
+        _ => "see SECURITY.md, tiers of isolation",
+    }
+}
+
 /// Whether this process is in a user namespace that maps every id to itself.
 fn owns_all_ids() -> bool {
     let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();

@@ -4,12 +4,19 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use mcp_diagnostics::telemetry::{LogFormat, LogLevel};
 use mcp_sandbox_executor::Mount;
 use mcp_sandbox_linux::Tier;
 
 #[derive(Debug, Parser)]
 #[command(version, about, arg_required_else_help = true)]
 pub(crate) struct Cli {
+    /// How much to log on standard error
+    #[arg(long, global = true, value_name = "LEVEL", default_value = "warn")]
+    pub(crate) log_level: LogLevel,
+    /// text or json
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormat,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -18,6 +25,12 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run one command in a fresh sandbox and exit with its status
     Exec(ExecArgs),
+    /// Print every layer of isolation: in force or not, why, what that exposes, the cure
+    #[command(alias = "doctor")]
+    Check(CheckArgs),
+    /// Serve one request of the file tools on standard input: runs inside a sandbox
+    #[command(hide = true)]
+    Files,
 }
 
 /// What a sandbox is made of.
@@ -62,6 +75,15 @@ pub(crate) struct ExecArgs {
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub(crate) argv: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) sandbox: SandboxArgs,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

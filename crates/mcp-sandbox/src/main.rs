@@ -1,8 +1,13 @@
 //! Runs agent tool calls in real isolation on your own machines.
-#![expect(clippy::print_stderr, reason = "a command line program")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line program"
+)]
 #![forbid(unsafe_code)]
 
 mod args;
+mod check;
 mod exec;
 
 use std::process::ExitCode;
@@ -15,6 +20,13 @@ fn main() -> ExitCode {
     // In the launcher this does not return; nothing may come before it.
     mcp_sandbox_linux::enter_helper();
     let cli = Cli::parse();
+    if let Err(error) = mcp_diagnostics::telemetry::init(cli.log_level, cli.log_format) {
+        eprintln!("mcp-sandbox: {error}");
+    }
+    if matches!(cli.command, Command::Files) {
+        return mcp_sandbox_tools::files::main()
+            .map_or_else(|_| ExitCode::from(5), |()| ExitCode::SUCCESS);
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -27,6 +39,8 @@ fn main() -> ExitCode {
     };
     let code = match cli.command {
         Command::Exec(args) => runtime.block_on(exec::run(args)),
+        Command::Check(args) => runtime.block_on(check::run(args)),
+        Command::Files => 0,
     };
     // Reading standard input may block for ever; nothing else is left to do.
     runtime.shutdown_background();

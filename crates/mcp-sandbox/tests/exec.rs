@@ -109,3 +109,56 @@ fn input_and_both_outputs_pass_through() {
     assert_eq!(output.stdout, input);
     assert!(String::from_utf8_lossy(&output.stderr).contains("hello\n"));
 }
+
+#[test]
+fn check_says_which_layers_are_in_force() {
+    if !possible("check_says_which_layers_are_in_force") {
+        return;
+    }
+    let output = program().args(["check", "--json"]).output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["ok"], true, "{report}");
+    let lines = report["lines"].as_array().unwrap();
+    for hop in [
+        "tier",
+        "root",
+        "capabilities",
+        "landlock",
+        "seccomp",
+        "limits",
+        "workspace space",
+    ] {
+        let line = lines.iter().find(|line| line["hop"] == hop).unwrap();
+        // Whatever is not in force names a cure.
+        assert!(line["status"] == "ok" || line["cure"].is_string(), "{line}");
+    }
+    let table = program()
+        .args(["check", "--network", "host"])
+        .output()
+        .unwrap();
+    assert!(stdout(&table).contains("commands reach whatever this host can reach"));
+    let refused = program()
+        .args(["check", "--mount", "/a/../b:/x"])
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+}
+
+#[test]
+fn the_file_helper_serves_one_request() {
+    let mut child = program()
+        .arg("files")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let request = r#"{"places":{"working_dir":"/usr","allowed_roots":[],"read_only_roots":[]},"call":{"glob":{"pattern":"bin"}}}"#;
+    let mut stdin = child.stdin.take().unwrap();
+    writeln!(stdin, "{request}").unwrap();
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(
+        stdout(&output),
+        "{\"content\":[{\"type\":\"text\",\"text\":\"/usr/bin\"}],\"is_error\":false}\n"
+    );
+}

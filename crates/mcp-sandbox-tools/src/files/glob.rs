@@ -27,7 +27,10 @@ pub(super) fn glob(places: &Places, input: &GlobInput) -> Result<ToolResult, Fai
     }
     let matcher = matcher(pattern)?;
     let root = search_root(places, input.path.as_deref())?;
-    let mut found = walk(&root, &matcher);
+    // Without `**` nothing deeper than the pattern can match.
+    let deep = pattern.contains("**");
+    let depth = (!deep).then(|| pattern.split('/').count());
+    let mut found = walk(&root, &matcher, depth);
     if found.is_empty() {
         return Ok(ToolResult::text("no matches"));
     }
@@ -52,10 +55,11 @@ fn matcher(pattern: &str) -> Result<GlobMatcher, Failure> {
 }
 
 /// What matches below `root`, with the time of its last change.
-fn walk(root: &Path, matcher: &GlobMatcher) -> Vec<(SystemTime, PathBuf)> {
+fn walk(root: &Path, matcher: &GlobMatcher, depth: Option<usize>) -> Vec<(SystemTime, PathBuf)> {
     let walk = WalkBuilder::new(root)
         .standard_filters(false)
         .follow_links(false)
+        .max_depth(depth)
         .build();
     let mut found = Vec::new();
     for entry in walk.flatten().take(ENTRIES) {

@@ -379,7 +379,9 @@ fn split_functions(text: &str, names: &[(String, bool)]) -> BTreeMap<String, Fun
         rest = &body[end..];
         // After an exported function bash says so on a line of its own.
         let body = body[..end].trim_end_matches('\n');
-        let body = body.strip_suffix(&format!("\ndeclare -fx {name}")).unwrap_or(body);
+        let body = body
+            .strip_suffix(&format!("\ndeclare -fx {name}"))
+            .unwrap_or(body);
         let carried = is_function_name(name) && !USED.contains(&name.as_str());
         if carried && body.starts_with('{') && body.ends_with('}') {
             functions.insert(
