@@ -73,12 +73,18 @@ async fn call(header: OpenHeader, mut stream: Stream, calls: Arc<Calls>) {
         Err(Broken::Failed { io, source }) => {
             debug!(error = %chain(&source), "call broke off");
             measures.broken_off();
-            io.reset(if source.is_parse() {
-                ResetCode::MALFORMED
-            } else {
-                ResetCode::UNREACHABLE
-            });
+            io.reset(reset_code(&source));
         }
+    }
+}
+
+fn reset_code(broken: &hyper::Error) -> ResetCode {
+    if broken.is_parse() {
+        ResetCode::MALFORMED
+    } else if broken.is_timeout() {
+        ResetCode::DEADLINE
+    } else {
+        ResetCode::UNREACHABLE
     }
 }
 

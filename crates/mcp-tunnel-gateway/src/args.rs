@@ -35,6 +35,15 @@ Exit codes:
   4  the edge cannot be reached (run: only with --exit-on-failure)
   5  internal fault";
 
+const SERVER_HELP: &str = "An MCP server to expose: PORT, HOST:PORT, http(s)://HOST[:PORT][/PATH], or NAME= and one of these";
+
+const SERVER_LONG_HELP: &str =
+    "An MCP server to expose: PORT, HOST:PORT, http(s)://HOST[:PORT][/PATH], or NAME= and one of these
+
+Repeat it for several servers. NAME is the first part of the public host name, NAME--TUNNEL.DOMAIN. One server \
+without a name is called mcp and also answers on the bare TUNNEL.DOMAIN. With a PATH only that path and the OAuth \
+well-known documents are exposed; it is never rewritten.";
+
 /// What the gateway is told.
 #[derive(Debug, Parser)]
 #[command(name = "mcp-tunnel-gateway", version, about = ABOUT.split('\n').next(), long_about = ABOUT, after_help = AFTER)]
@@ -47,12 +56,7 @@ pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 
-    /// An MCP server to expose: PORT, HOST:PORT, http(s)://HOST[:PORT][/PATH], or NAME= and one of these
-    ///
-    /// Repeat it for several servers. NAME is the first part of the public host name, NAME--TUNNEL.DOMAIN. One server
-    /// without a name is called mcp and also answers on the bare TUNNEL.DOMAIN. With a PATH only that path and the
-    /// OAuth well-known documents are exposed; it is never rewritten.
-    #[arg(long, value_name = "SERVER", global = true)]
+    #[arg(long, value_name = "SERVER", help = SERVER_HELP, long_help = SERVER_LONG_HELP, global = true)]
     pub(crate) mcp_server: Vec<McpServer>,
 
     /// Let the server of this NAME see the public Host and Origin instead of its own

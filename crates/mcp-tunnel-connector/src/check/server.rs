@@ -284,7 +284,7 @@ fn dial_cure(error: &DialError) -> &'static str {
             "correct the name in --mcp-server, or this machine's DNS"
         }
         DialError::Forbidden(refusal) => refusal.cure(),
-        DialError::Connect { .. } => "start the MCP server, or correct its address in --mcp-server",
+        DialError::Connect(_) => "start the MCP server, or correct its address in --mcp-server",
         DialError::NoTlsName | DialError::Tls { .. } => {
             "name the server's authority by --mcp-server-ca, or use http://"
         }

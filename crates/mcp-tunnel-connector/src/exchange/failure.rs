@@ -100,7 +100,7 @@ impl Failure {
                 "the MCP server's address is one that the gateway does not dial",
                 "mcp-tunnel-gateway check names the address and what is allowed",
             ),
-            DialError::Connect { .. } => Self::server(
+            DialError::Connect(_) => Self::server(
                 FailureCode::Unreachable,
                 "the MCP server does not accept connections",
                 "start it, or correct the address in --mcp-server",

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use mcp_dial_guard::{Dial, Naming, Policy, Refusal};
+use mcp_tunnel_transport::dial::{self as transport, TcpOptions};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -86,40 +87,20 @@ impl Dialler {
         }
     }
 
-    /// Tries one address after the other; each gets its share of the time that is left.
-    pub(crate) async fn connect(&self, addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
-        let mut last = DialError::NoAddress;
-        let started = tokio::time::Instant::now();
-        for (at, address) in addresses.iter().enumerate() {
-            let left = self.deadline.saturating_sub(started.elapsed());
-            let share = left / u32::try_from(addresses.len() - at).unwrap_or(1);
-            match timeout(share, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => {
-                    // An answer that waits for an acknowledgement is only slow, so the option's refusal is no error.
-                    let _ = stream.set_nodelay(true);
-                    return Ok(stream);
-                }
-                Ok(Err(source)) => {
-                    last = DialError::Connect {
-                        address: *address,
-                        source,
-                    }
-                }
-                Err(_) => {
-                    last = DialError::TimedOut {
-                        step: Step::Connect,
-                    }
-                }
-            }
-        }
-        Err(last)
+    async fn connect(&self, addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
+        // A server that takes its time to read an upload is slow, not dead.
+        let options = TcpOptions::default().set_user_timeout(USER_TIMEOUT);
+        transport::connect(addresses, &options, self.deadline)
+            .await
+            .map_err(|error| match error {
+                transport::DialError::TimedOut { .. } => DialError::TimedOut {
+                    step: Step::Connect,
+                },
+                error => DialError::Connect(error),
+            })
     }
 
-    pub(crate) async fn secure<IO>(
-        &self,
-        target: &Target,
-        stream: IO,
-    ) -> Result<TlsStream<IO>, DialError>
+    async fn secure<IO>(&self, target: &Target, stream: IO) -> Result<TlsStream<IO>, DialError>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
@@ -161,12 +142,8 @@ pub(crate) enum DialError {
     NoAddress,
     #[error("the MCP server's address is forbidden")]
     Forbidden(#[source] Refusal),
-    #[error("connecting to {address}")]
-    Connect {
-        address: SocketAddr,
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Connect(transport::DialError),
     #[error("the MCP server's name cannot stand in a certificate")]
     NoTlsName,
     #[error("TLS with the MCP server")]
@@ -269,3 +246,6 @@ const LOOPBACK: [IpAddr; 2] = [
 
 /// More addresses of one name are not tried.
 const MAX_ADDRESSES: usize = 8;
+
+/// How long a server may leave sent bytes unacknowledged, or its window shut.
+const USER_TIMEOUT: Duration = Duration::from_secs(600);
