@@ -244,7 +244,7 @@ async fn start_cloud(programs: &Path, data: &Path) -> Result<(Program, Addresses
 }
 
 impl Addresses {
-    /// Reads `ready rest=http://… edge=… ingress=…`.
+    /// Reads `ready api=http://… edge=… ingress=…`.
     fn read(line: &str) -> Option<Self> {
         let rest = line.strip_prefix("ready ")?;
         let value = |name: &str| {
@@ -256,7 +256,7 @@ impl Addresses {
             .parse()
             .ok()?;
         Some(Self {
-            api: value("rest")?.to_owned(),
+            api: value("api")?.to_owned(),
             ingress,
         })
     }
