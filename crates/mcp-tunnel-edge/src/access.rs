@@ -69,6 +69,10 @@ impl Access {
         }
     }
 
+    pub(crate) fn number(&self) -> u64 {
+        self.current.borrow().snapshot.number()
+    }
+
     /// The snapshot in force, unless it is too old to serve by.
     pub(crate) fn fresh(&self) -> Option<Arc<AccessSnapshot>> {
         let current = self.current.borrow();

@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use http::header::EXPECT;
 use http::request::Parts;
 use http::{Request, Response};
 use http_body::Body;
@@ -155,8 +156,11 @@ pub(crate) fn answer(
             Ok(admitted) => return relay(&shared, admitted, parts, upload).await,
             Err(turned) => turned,
         };
-        // A short body that has been read leaves the connection fit for the next request.
-        upload.gather().await;
+        // A short body that has been read leaves the connection fit for the next request. Asking for one that the
+        // caller holds back would tell it to send.
+        if !parts.headers.contains_key(EXPECT) {
+            upload.gather().await;
+        }
         match turned {
             Turned::Refused(reason) => {
                 tracing::debug!(reason, "caller refused");

@@ -169,6 +169,11 @@ impl Edge {
         Ok(())
     }
 
+    /// The number of the snapshot in force, however old it is; 0 before the first.
+    pub fn snapshot_number(&self) -> u64 {
+        self.shared.access.number()
+    }
+
     /// The next report about a link, for the console. Reports of one link coalesce to the newest; a console that does
     /// not read loses the oldest beyond 16,384 links.
     ///

@@ -12,7 +12,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use mcp_tunnel_transport::tls::wants_link;
 use rustls::ServerConfig;
 use rustls::server::{Acceptor, ResolvesServerCert};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -55,6 +55,12 @@ pub enum ServeError {
     /// A gateway on a listener that takes callers only, or the reverse.
     #[error("this listener does not take a {}", .0.as_str())]
     Role(Role),
+    /// What ran when the server was told to stop did not end in time.
+    #[error("what ran did not end within {after:?}")]
+    Stopped {
+        /// The drain time of the edge, and a little more.
+        after: Duration,
+    },
     /// The link of a gateway did not come about.
     #[error("serving a gateway")]
     Link(#[source] LinkError),
@@ -189,7 +195,7 @@ impl Server {
                     deadline,
                     after,
                 };
-                serve_http(tls, version, service, unproven, stop).await
+                serve_http(tls, version, service, self.bounds(unproven, stop)).await
             }
         }
     }
@@ -223,7 +229,19 @@ impl Server {
             deadline: Instant::now() + after,
             after,
         };
-        serve_http(io, Version::Http1, service, unproven, stop).await
+        serve_http(io, Version::Http1, service, self.bounds(unproven, stop)).await
+    }
+}
+
+impl Server {
+    /// The edge cuts what still runs at its own deadline; the connection gets a moment more to say so.
+    fn bounds(&self, unproven: Unproven, stop: CancellationToken) -> Bounds {
+        let drain = self.edge.shared.config.drain + Duration::from_secs(1);
+        Bounds {
+            unproven,
+            stop,
+            drain,
+        }
     }
 }
 
@@ -251,12 +269,43 @@ impl Unproven {
     }
 }
 
+/// What bounds a connection with a caller.
+struct Bounds {
+    unproven: Unproven,
+    stop: CancellationToken,
+    /// How long it may go on after `stop`.
+    drain: Duration,
+}
+
+impl Bounds {
+    /// Runs a connection of hyper's to its end, or to one of the bounds; `finish` tells it to take no more requests.
+    async fn serve<C>(self, connection: C, finish: fn(Pin<&mut C>)) -> Result<(), ServeError>
+    where
+        C: Future<Output = hyper::Result<()>>,
+    {
+        let mut connection = pin!(connection);
+        let mut unproven = pin!(self.unproven.expired());
+        let after = self.unproven.after;
+        tokio::select! {
+            biased;
+            done = connection.as_mut() => return done.map_err(ServeError::Http),
+            () = unproven.as_mut() => return Err(ServeError::Unproven { after }),
+            () = self.stop.cancelled() => finish(connection.as_mut()),
+        }
+        tokio::select! {
+            biased;
+            done = connection => done.map_err(ServeError::Http),
+            () = unproven => Err(ServeError::Unproven { after }),
+            () = sleep(self.drain) => Err(ServeError::Stopped { after: self.drain }),
+        }
+    }
+}
+
 async fn serve_http<IO, S>(
     io: IO,
     version: Version,
     service: WithPeer<S>,
-    unproven: Unproven,
-    stop: CancellationToken,
+    bounds: Bounds,
 ) -> Result<(), ServeError>
 where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -271,15 +320,9 @@ where
                 .max_header_size(HEAD_BYTES as usize)
                 .max_buf_size(READ_BUFFER)
                 .serve_connection(io, service);
-            let mut connection = pin!(connection);
-            tokio::select! {
-                biased;
-                done = connection.as_mut() => return done.map_err(ServeError::Http),
-                () = unproven.expired() => return Err(ServeError::Unproven { after: unproven.after }),
-                () = stop.cancelled() => {}
-            }
-            connection.as_mut().graceful_shutdown();
-            connection.await.map_err(ServeError::Http)
+            bounds
+                .serve(connection, http1::Connection::graceful_shutdown)
+                .await
         }
         Version::Http2 => {
             let streams = TaskTracker::new();
@@ -293,21 +336,12 @@ where
                 .keep_alive_interval(H2_PING)
                 .keep_alive_timeout(H2_PING)
                 .serve_connection(io, service);
-            let mut connection = pin!(connection);
-            let done = tokio::select! {
-                biased;
-                done = connection.as_mut() => Some(done.map_err(ServeError::Http)),
-                () = unproven.expired() => Some(Err(ServeError::Unproven { after: unproven.after })),
-                () = stop.cancelled() => None,
-            };
-            let done = match done {
-                Some(done) => done,
-                None => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.as_mut().await.map_err(ServeError::Http)
-                }
-            };
+            let done = bounds
+                .serve(connection, http2::Connection::graceful_shutdown)
+                .await;
+            // Their connection is gone, so they end by themselves; nothing outlives this call.
             streams.close();
+            streams.wait().await;
             done
         }
     }

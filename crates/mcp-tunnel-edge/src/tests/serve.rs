@@ -569,6 +569,52 @@ async fn on_stop_a_connection_finishes_what_runs() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn on_stop_nothing_holds_a_connection_for_ever() {
+    let mut world = World::new(config().set_drain(Duration::from_secs(30)));
+    let front = Front::new(&world);
+    let mut gateway = world.active(1).await;
+    // A call that does not end, over both versions; and a proven caller that has begun a head.
+    let mut served = Vec::new();
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let (near, ended) = front.socket(&mut world, PEER);
+        let mut tls = world.caller_connects(near, b"http/1.1").await.unwrap();
+        tls.write_all(head("content-length: 0\r\n").as_bytes())
+            .await
+            .unwrap();
+        let (stream, _) = gateway.request().await;
+        served.push(ended);
+        held.push((tls, stream));
+    }
+    let (tls, stream) = held.last_mut().unwrap();
+    gateway.answer(*stream, OK).await;
+    read_until(tls, "hi").await;
+    tls.write_all(b"GET / HTTP/1.1\r\nx: ").await.unwrap();
+    let (near, ended) = front.socket(&mut world, PEER);
+    let tls = world.caller_connects(near, b"h2").await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls))
+            .await
+            .unwrap();
+    world.tasks.spawn(async move {
+        let _ = connection.await;
+    });
+    let call = sender.send_request(over_h2(post(1, "{}")));
+    world.tasks.spawn(async move {
+        let _ = call.await;
+    });
+    gateway.request().await;
+    served.push(ended);
+    let start = Instant::now();
+    front.stop.cancel();
+    let ends = futures_util::future::join_all(served).await;
+    let ends: Vec<_> = ends.into_iter().map(|end| end.unwrap().is_ok()).collect();
+    assert_eq!(ends, [false, true, false]);
+    assert_eq!(start.elapsed().as_secs(), 31);
+    assert_eq!(world.edge.live_calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_slow_reader_is_bounded_while_others_run() {
     let mut world = World::new(config());
     let front = Front::new(&world);
