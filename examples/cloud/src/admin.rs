@@ -39,14 +39,15 @@ pub(crate) async fn run(
     data: Option<&Path>,
     remote: &RemoteArgs,
     command: AdminCommand,
-) -> Result<(), Failure> {
+) -> Result<u8, Failure> {
     let cloud = Cloud::find(data, remote)?;
     match command {
-        AdminCommand::Tunnel(command) => tunnel::run(&cloud, command).await,
-        AdminCommand::Connection(command) => connection::run(&cloud, command).await,
-        AdminCommand::CallerKey(command) => caller_key::run(&cloud, command).await,
-        AdminCommand::Probe(arguments) => probe::run(&cloud, arguments).await,
+        AdminCommand::Tunnel(command) => tunnel::run(&cloud, command).await?,
+        AdminCommand::Connection(command) => connection::run(&cloud, command).await?,
+        AdminCommand::CallerKey(command) => caller_key::run(&cloud, command).await?,
+        AdminCommand::Probe(arguments) => return probe::run(&cloud, arguments).await,
     }
+    Ok(0)
 }
 
 /// The cloud that is administered.
@@ -54,6 +55,7 @@ pub(crate) struct Cloud {
     pub(crate) client: Client,
     /// What a cloud of this host says of itself.
     pub(crate) serving: Option<Serving>,
+    ca_file: Option<PathBuf>,
     /// How this program was called, for the commands that it prints.
     pub(crate) called_as: String,
     pub(crate) json: bool,
@@ -87,12 +89,13 @@ impl Cloud {
         })?;
         let key = read_secret(&data.join("admin.key"))?;
         let mut config = ClientConfig::new(&serving.base_url, trimmed(&key));
-        if serving.base_url.starts_with("https") {
-            config = config.roots(certificates(&serving.roots)?);
+        if let (true, Some(roots)) = (serving.base_url.starts_with("https"), &serving.roots) {
+            config = config.roots(certificates(roots)?);
         }
         Ok(Self {
             client: Client::new(config)?,
             serving: Some(serving),
+            ca_file: None,
             called_as,
             json,
         })
@@ -125,9 +128,19 @@ impl Cloud {
         Ok(Self {
             client: Client::new(config)?,
             serving: None,
+            ca_file: remote.ca_file.clone(),
             called_as,
             json: remote.json,
         })
+    }
+
+    /// PEM file of the private CA of its certificates, where there is one.
+    pub(crate) fn roots(&self) -> Option<&Path> {
+        let own = self
+            .serving
+            .as_ref()
+            .and_then(|serving| serving.roots.as_deref());
+        own.or(self.ca_file.as_deref())
     }
 
     /// The tunnel that `text` names: by id, by display name, or by domain.
@@ -215,11 +228,6 @@ pub(crate) fn shell_word(text: &str) -> String {
 
 fn trimmed(secret: &SecretString) -> SecretString {
     secret.expose_secret().trim().into()
-}
-
-/// Where a CA certificate of a cloud on this host is.
-pub(crate) fn roots_of(cloud: &Cloud) -> Option<&PathBuf> {
-    cloud.serving.as_ref().map(|serving| &serving.roots)
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         error.exit();
     }
     match run(args) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(failure) => {
             eprintln!("{failure}");
             ExitCode::from(failure.code())
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
 }
 
 /// One thread: on few cores the relay is faster for it, and SQLite has threads of its own.
-fn run(args: Args) -> Result<(), Failure> {
+fn run(args: Args) -> Result<u8, Failure> {
     mcp_diagnostics::telemetry::init(args.log_level, args.log_format).map_err(Failure::internal)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -49,11 +49,12 @@ fn run(args: Args) -> Result<(), Failure> {
         .map_err(Failure::internal)?;
     runtime.block_on(async {
         match args.command {
-            None => serve::run(args.data.as_deref(), &args.serve).await,
-            Some(Command::Serve(serve)) => serve::run(args.data.as_deref(), &serve).await,
+            None => serve::run(args.data.as_deref(), &args.serve).await?,
+            Some(Command::Serve(serve)) => serve::run(args.data.as_deref(), &serve).await?,
             Some(Command::Admin(command)) => {
-                admin::run(args.data.as_deref(), &args.remote, command).await
+                return admin::run(args.data.as_deref(), &args.remote, command).await;
             }
         }
+        Ok(0)
     })
 }

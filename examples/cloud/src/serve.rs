@@ -48,7 +48,7 @@ pub(crate) async fn run(data: Option<&Path>, args: &ServeArgs) -> Result<(), Fai
     tasks.spawn(certificates.clone().renew(stop.clone()));
     relate(&console, &edge, &tasks, &stop);
     listeners.serve(&console, &edge, &certificates, &tasks, &stop)?;
-    let serving = plan.serving(path);
+    let serving = plan.serving();
     let text = serde_json::to_string_pretty(&serving).map_err(Failure::internal)?;
     data.write(Serving::FILE, &text, 0o644)?;
     println!("{}", plan.ready_line());

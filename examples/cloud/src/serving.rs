@@ -1,5 +1,6 @@
 //! What a running cloud tells its administration about itself: a file in the data folder.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -13,12 +14,12 @@ pub(crate) struct Serving {
     pub(crate) edge: String,
     /// Where callers come in, by address: `https://127.0.0.1:8443`.
     pub(crate) ingress: String,
-    /// Port of the ingress, for its host names.
-    pub(crate) ingress_port: u16,
+    /// The same, to be dialled.
+    pub(crate) ingress_address: SocketAddr,
     /// Tunnels are names below this one.
     pub(crate) domain: String,
-    /// PEM file of what vouches for the ingress's certificate.
-    pub(crate) roots: PathBuf,
+    /// PEM file of the private CA that vouches for its certificates, if one does.
+    pub(crate) roots: Option<PathBuf>,
 }
 
 impl Serving {
@@ -35,7 +36,7 @@ impl Serving {
         if self.domain.ends_with("localhost") {
             return format!("{}/t/{tunnel_id}/{route}/mcp", self.ingress);
         }
-        let port = match self.ingress_port {
+        let port = match self.ingress_address.port() {
             443 => String::new(),
             port => format!(":{port}"),
         };
@@ -53,16 +54,16 @@ mod tests {
             base_url: String::new(),
             edge: String::new(),
             ingress: "https://127.0.0.1:8443".into(),
-            ingress_port: 8443,
+            ingress_address: ([127, 0, 0, 1], 8443).into(),
             domain: "tunnel.localhost".into(),
-            roots: PathBuf::new(),
+            roots: None,
         };
         let path = serving.url("tnl_1", "k7.tunnel.localhost", "docs");
         assert_eq!(path, "https://127.0.0.1:8443/t/tnl_1/docs/mcp");
         serving.domain = "example.com".into();
         let host = serving.url("tnl_1", "k7.example.com", "docs");
         assert_eq!(host, "https://docs--k7.example.com:8443/mcp");
-        serving.ingress_port = 443;
+        serving.ingress_address.set_port(443);
         let host = serving.url("tnl_1", "k7.example.com", "docs");
         assert_eq!(host, "https://docs--k7.example.com/mcp");
     }

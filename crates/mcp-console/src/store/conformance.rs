@@ -40,6 +40,7 @@ pub async fn check<S: TunnelStore>(mut open: impl AsyncFnMut() -> S) {
         tunnels::a_tunnel_is_found_and_listed_newest_first,
         tunnels::pages_hold_every_tunnel_once,
         tunnels::what_is_foreign_is_missing,
+        tunnels::a_part_of_one_tunnel_is_no_part_of_another,
         tunnels::a_label_is_given_once,
         tunnels::a_workspace_has_its_most,
         tunnels::archiving_ends_everything_and_may_be_repeated,

@@ -10,7 +10,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::json;
 
 use super::table::{Table, ago, visible};
-use super::{Cloud, name_of, roots_of};
+use super::{Cloud, name_of};
 use crate::failure::Failure;
 
 #[derive(Debug, Subcommand)]
@@ -108,12 +108,10 @@ async fn create(
 
 /// How clients come to trust the certificate of a private CA.
 fn trust(cloud: &Cloud) {
-    if let Some(roots) = roots_of(cloud) {
+    if let Some(roots) = cloud.roots() {
         let roots = roots.display();
         println!();
-        println!(
-            "The certificate is of a private CA unless you brought your own. Clients trust it by:"
-        );
+        println!("The certificate is of a private CA. Clients trust it by:");
         println!();
         println!("  NODE_EXTRA_CA_CERTS={roots}   (Node.js)");
         println!("  SSL_CERT_FILE={roots}         (Python and most others)");

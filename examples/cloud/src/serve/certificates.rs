@@ -29,8 +29,8 @@ pub(crate) struct Certificates {
     current: Arc<Current>,
     /// `None` with the operator's own certificate.
     authority: Option<Arc<LocalCa>>,
-    ca_pin: Option<[u8; 32]>,
-    roots_file: PathBuf,
+    /// What tokens pin, and the file that others trust, where the CA is a private one.
+    private: Option<([u8; 32], PathBuf)>,
 }
 
 /// One certificate for every name, and for none: an unknown name gets no alert, so that
@@ -74,12 +74,12 @@ impl Certificates {
         Arc::clone(&self.current) as _
     }
 
-    pub(super) const fn ca_pin(&self) -> Option<[u8; 32]> {
-        self.ca_pin
+    pub(super) fn ca_pin(&self) -> Option<[u8; 32]> {
+        self.private.as_ref().map(|(pin, _)| *pin)
     }
 
-    pub(super) fn roots_file(&self) -> &Path {
-        &self.roots_file
+    pub(super) fn private_roots(&self) -> Option<&Path> {
+        self.private.as_ref().map(|(_, file)| file.as_path())
     }
 
     /// The name that gateways verify, where it is not `edge.DOMAIN`.
@@ -135,24 +135,27 @@ impl Certificates {
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
             .with_context(|| format!("reading {}", chain_file.display()))
             .map_err(|error| Failure::usage(error, "--tls-cert: PEM, the leaf first"))?;
+        if chain.is_empty() {
+            return Err(Failure::wrong(
+                format_args!("{} holds no certificate", chain_file.display()),
+                "--tls-cert: PEM, the leaf first",
+            ));
+        }
         let wrong_key = |error: anyhow::Error| {
             Failure::usage(
                 error.context(format!("reading {}", key_file.display())),
                 "--tls-key: the PEM private key of the certificate",
             )
         };
-        let text = read_secret(key_file)?;
         let key =
-            PrivateKeyDer::from_pem_slice(secrecy::ExposeSecret::expose_secret(&text).as_bytes())
-                .map_err(|error| wrong_key(error.into()))?;
+            PrivateKeyDer::from_pem_file(key_file).map_err(|error| wrong_key(error.into()))?;
         let provider = rustls::crypto::ring::default_provider();
         let shown = CertifiedKey::from_der(chain.clone(), key, &provider)
             .map_err(|error| wrong_key(error.into()))?;
         Ok(Self {
             current: Arc::new(Current(RwLock::new(Arc::new(shown)))),
             authority: None,
-            ca_pin: private_pin(&chain)?,
-            roots_file: chain_file.to_owned(),
+            private: private_pin(&chain)?.map(|pin| (pin, chain_file.to_owned())),
         })
     }
 
@@ -160,9 +163,8 @@ impl Certificates {
         let authority = authority(data, domain)?;
         Ok(Self {
             current: Arc::new(Current(RwLock::new(leaf_of(&authority)?))),
-            ca_pin: Some(authority.pin()),
+            private: Some((authority.pin(), data.file(CA_CERTIFICATE))),
             authority: Some(Arc::new(authority)),
-            roots_file: data.file(CA_CERTIFICATE),
         })
     }
 }
@@ -225,11 +227,8 @@ fn leaf_of(authority: &LocalCa) -> Result<Arc<CertifiedKey>, Failure> {
 /// What tokens pin where the system's roots do not vouch for the chain: its last
 /// certificate, which ought to be the CA.
 fn private_pin(chain: &[CertificateDer<'static>]) -> Result<Option<[u8; 32]>, Failure> {
-    let [leaf, rest @ ..] = chain else {
-        return Err(Failure::wrong(
-            "--tls-cert holds no certificate",
-            "give a PEM file",
-        ));
+    let Some((leaf, rest)) = chain.split_first() else {
+        return Ok(None);
     };
     let mut roots = rustls::RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

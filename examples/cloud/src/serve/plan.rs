@@ -1,7 +1,7 @@
 //! What was asked for, checked, and what follows from it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use mcp_tunnel_auth::HostName;
 
@@ -22,7 +22,9 @@ pub(super) struct Plan {
     pub(super) public_edge: (HostName, u16),
     pub(super) ca_pin: Option<[u8; 32]>,
     pub(super) edge_name: Option<HostName>,
-    roots: std::path::PathBuf,
+    roots: Option<PathBuf>,
+    /// A name that the certificate covers.
+    name: HostName,
 }
 
 /// Refuses what would not be safe, before anything is made or bound.
@@ -77,8 +79,9 @@ impl Plan {
             domain: args.domain.to_string(),
             public_edge,
             ca_pin: certificates.ca_pin(),
+            name: edge_name.clone().unwrap_or_else(|| args.domain.edge()),
             edge_name,
-            roots: certificates.roots_file().to_owned(),
+            roots: certificates.private_roots().map(Path::to_owned),
         })
     }
 
@@ -96,26 +99,27 @@ impl Plan {
         line
     }
 
-    pub(super) fn serving(&self, data: &Path) -> Serving {
+    pub(super) fn serving(&self) -> Serving {
         let (host, port) = &self.public_edge;
-        let roots = std::path::absolute(&self.roots).unwrap_or_else(|_| data.join("ca.pem"));
+        let absolute = |file: &PathBuf| std::path::absolute(file).unwrap_or_else(|_| file.clone());
         Serving {
             base_url: self.base_url(),
             edge: format!("{host}:{port}"),
             ingress: format!("https://{}", reachable(self.ingress)),
-            ingress_port: self.ingress.port(),
+            ingress_address: reachable(self.ingress),
             domain: self.domain.clone(),
-            roots,
+            roots: self.roots.as_ref().map(absolute),
         }
     }
 
     fn base_url(&self) -> String {
-        let scheme = if is_loopback(self.rest.ip()) {
-            "http"
-        } else {
-            "https"
-        };
-        format!("{scheme}://{}", reachable(self.rest))
+        if is_loopback(self.rest.ip()) {
+            return format!("http://{}", self.rest);
+        }
+        match self.rest.port() {
+            443 => format!("https://{}", self.name),
+            port => format!("https://{}:{port}", self.name),
+        }
     }
 }
 

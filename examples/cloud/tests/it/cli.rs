@@ -4,6 +4,8 @@ use std::process::Command;
 
 use crate::cloud::{Folder, PROGRAM, errors, text};
 
+const FREE: &str = "127.0.0.1:0";
+
 fn program(arguments: &[&str]) -> (Option<i32>, String) {
     let output = Command::new(PROGRAM)
         .args(arguments)
@@ -43,65 +45,26 @@ fn each_error_of_configuration_is_2_and_names_its_cure() {
     let file = folder.path().join("file");
     std::fs::write(&file, "text").unwrap();
     let file = file.to_str().unwrap();
+    #[rustfmt::skip]
     let cases: [(&str, &[&str]); 15] = [
         ("no_data", &[]),
-        (
-            "public_listen",
-            &["--data", data, "--listen", "0.0.0.0:8080"],
-        ),
-        (
-            "public_auto_approve",
-            &[
-                "--data",
-                data,
-                "--auto-approve",
-                "--edge-listen",
-                "192.0.2.1:1",
-            ],
-        ),
-        (
-            "unspecified_edge",
-            &["--data", data, "--edge-listen", "0.0.0.0:7844"],
-        ),
-        (
-            "public_dev_ingress",
-            &["--data", data, "--dev-ingress", "0.0.0.0:1"],
-        ),
-        (
-            "wrong_dev_ingress",
-            &["--data", data, "--dev-ingress", "127.0.0.1:1=a--b"],
-        ),
-        (
-            "wrong_public_edge",
-            &["--data", data, "--public-edge", "edge.example.com"],
-        ),
+        ("public_listen", &["--data", data, "--listen", "0.0.0.0:8080"]),
+        ("public_auto_approve", &["--data", data, "--auto-approve", "--edge-listen", "192.0.2.1:1"]),
+        ("unspecified_edge", &["--data", data, "--edge-listen", "0.0.0.0:7844"]),
+        ("public_dev_ingress", &["--data", data, "--dev-ingress", "0.0.0.0:1"]),
+        ("wrong_dev_ingress", &["--data", data, "--dev-ingress", "127.0.0.1:1=a--b"]),
+        ("wrong_public_edge", &["--data", data, "--public-edge", "edge.example.com"]),
         ("wrong_domain", &["--data", data, "--domain", "under_score"]),
-        (
-            "certificate_without_key",
-            &["--data", data, "--tls-cert", file],
-        ),
-        (
-            "wrong_certificate",
-            &["--data", data, "--tls-cert", file, "--tls-key", file],
-        ),
+        ("certificate_without_key", &["--data", data, "--tls-cert", file]),
+        ("wrong_certificate", &[
+            "--data", data, "--listen", FREE, "--edge-listen", FREE, "--ingress-listen", FREE,
+            "--tls-cert", file, "--tls-key", file,
+        ]),
         ("data_is_a_file", &["--data", file]),
-        (
-            "foreign_address",
-            &[
-                "--data",
-                data,
-                "--listen",
-                "127.0.0.1:0",
-                "--edge-listen",
-                "192.0.2.1:1",
-            ],
-        ),
+        ("foreign_address", &["--data", data, "--listen", FREE, "--edge-listen", "192.0.2.1:1", "--ingress-listen", FREE]),
         ("no_cloud", &["tunnel", "list"]),
         ("not_a_cloud", &["--data", data, "tunnel", "list"]),
-        (
-            "stray_argument",
-            &["--data", data, "--listen", "127.0.0.1:1", "tunnel", "list"],
-        ),
+        ("stray_argument", &["--data", data, "--listen", "127.0.0.1:1", "tunnel", "list"]),
     ];
     let places = [(folder.path().to_str().unwrap(), "FOLDER")];
     for (name, arguments) in cases {

@@ -157,6 +157,102 @@ fn edge_and_callers_may_share_one_address() {
     assert_eq!(cloud.address("ingress"), format!("https://{shared}"));
 }
 
+/// A wildcard certificate of a CA of the operator's own, and that CA's certificate.
+fn own_certificate(folder: &std::path::Path) -> (String, String, String) {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    let ca_key = KeyPair::generate().expect("a key");
+    let mut ca = CertificateParams::new(vec![]).expect("parameters");
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca_pem = ca.self_signed(&ca_key).expect("a certificate").pem();
+    let names = ["*.tunnels.example", "localhost"].map(str::to_owned);
+    let key = KeyPair::generate().expect("a key");
+    let leaf = CertificateParams::new(names).expect("parameters");
+    let leaf = leaf
+        .signed_by(&key, &Issuer::new(ca, ca_key))
+        .expect("a certificate");
+    let write = |name: &str, text: String| {
+        let file = folder.join(name);
+        std::fs::write(&file, text).expect("a file");
+        file.to_str().expect("a path").to_owned()
+    };
+    (
+        write("chain.pem", leaf.pem() + &ca_pem),
+        write("leaf.key", key.serialize_pem()),
+        write("own-ca.pem", ca_pem),
+    )
+}
+
+#[test]
+fn an_own_certificate_serves_everything_and_is_pinned() {
+    let folder = Folder::new();
+    let files = tempfile::tempdir().unwrap();
+    let (chain, key, ca) = own_certificate(files.path());
+    let own = [
+        "--domain",
+        "tunnels.example",
+        "--tls-cert",
+        &chain,
+        "--tls-key",
+        &key,
+    ];
+    let public = [
+        "--listen",
+        "0.0.0.0:0",
+        "--public-edge",
+        "edge.tunnels.example:443",
+    ];
+    let cloud = folder.start(&[&own[..], &public[..]].concat());
+    assert!(
+        !folder.path().join("ca.pem").exists(),
+        "no local CA is needed"
+    );
+    let api = cloud.address("api");
+    assert!(api.starts_with("https://edge.tunnels.example:"), "{api}");
+    let base_url = api.replace("edge.tunnels.example", "localhost");
+    let made = folder.json(&[
+        "--base-url",
+        &base_url,
+        "--ca-file",
+        &ca,
+        "tunnel",
+        "create",
+        "demo",
+    ]);
+    let token = made["token"]["tunnel_token"].as_str().unwrap();
+    let token = mcp_tunnel_auth::TunnelToken::parse(token).unwrap();
+    assert_eq!(token.edge_host.as_str(), "edge.tunnels.example");
+    assert_eq!(token.edge_name.as_str(), "edge.tunnels.example");
+    assert!(token.ca_pin.is_some(), "the CA is a private one");
+    let untrusted = folder.run(&["--base-url", &base_url, "tunnel", "list"]);
+    assert_eq!(untrusted.status.code(), Some(4), "{}", errors(&untrusted));
+    assert!(cloud.stop().success());
+    // A certificate for other names is none for this edge.
+    let other = [
+        "--domain",
+        "other.example",
+        "--tls-cert",
+        &chain,
+        "--tls-key",
+        &key,
+    ];
+    let free = "127.0.0.1:0";
+    let listeners = [
+        "--listen",
+        free,
+        "--edge-listen",
+        free,
+        "--ingress-listen",
+        free,
+    ];
+    let refused = folder.run(&[&other[..], &listeners[..]].concat());
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(
+        errors(&refused).contains("covers neither edge.other.example"),
+        "{}",
+        errors(&refused)
+    );
+}
+
 /// A file system of one megabyte that only the cloud sees, as root of a mount namespace of
 /// its own.
 #[test]
