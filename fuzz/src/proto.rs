@@ -8,8 +8,9 @@ use std::{
 
 use bytes::{Buf, Bytes, BytesMut};
 use mcp_tunnel_proto::{
-    CloseCode, Config, Connection, EdgeHandshake, Event, Frame, GatewayEvent, GatewayHandshake,
-    OpenHeader, ReadError, ResetCode, RouteName, Side, StreamId, StreamKind, Transmit, decode,
+    CloseCode, Config, Connection, EdgeHandshake, Event, Features, Frame, GatewayEvent,
+    GatewayHandshake, OpenHeader, ReadError, ResetCode, Resumable, RouteName, SessionId, Side,
+    StreamId, StreamKind, Transmit, decode,
 };
 
 /// Frames one after another; what is understood can be said again and means the same.
@@ -148,7 +149,7 @@ fn serve(session: &mut Connection, id: StreamId) {
     }
 }
 
-/// Operations on two honest ends, two bytes each; every stream's bytes arrive in order, and neither end is ever blamed.
+/// Operations on two honest ends, broken links among them, two bytes each; every stream's bytes arrive in order, and neither end is ever blamed.
 pub(crate) fn session(bytes: &[u8]) {
     let mut world = World::new();
     for op in bytes.chunks_exact(2) {
@@ -166,6 +167,7 @@ fn config() -> Config {
         .set_session_window(64 * 1024)
         .set_max_streams(8)
         .set_max_opened_streams(8)
+        .set_features(Features::RESUME)
 }
 
 /// A gateway's and an edge's session, past the handshake.
@@ -179,7 +181,10 @@ fn sessions() -> (Connection, Connection, Instant) {
     gateway.poll_transmit(now, &mut out);
     let mut input = BytesMut::from(out.copy_to_bytes(out.remaining()));
     edge.handle_input(now, &mut input).expect("a good hello");
-    let edge = edge.admit(now, config, &mut out).expect("greeted");
+    let resumable = Resumable::new(SessionId::new([1; 16]), Duration::from_secs(60));
+    let edge = edge
+        .admit_resumable(now, config, Some(resumable), &mut out)
+        .expect("greeted");
     let mut input = BytesMut::from(out.copy_to_bytes(out.remaining()));
     while gateway
         .handle_input(now, &mut input)
@@ -251,11 +256,24 @@ impl World {
             }
             (10 | 11, _) => self.send(end),
             (12 | 13, _) => self.deliver(end, length),
+            (14, _) if argument >= 224 => self.cut(),
             (14, _) => self.now += Duration::from_millis(argument.into()),
             (15, _) if argument > 250 => {
                 self.ends[end].go_away(CloseCode::SHUTDOWN, None, "");
             }
             _ => {}
+        }
+    }
+
+    /// The link breaks with all that is on it; there is a new one at once.
+    fn cut(&mut self) {
+        let positions: Vec<_> = self.ends.iter().map(Connection::position).collect();
+        for end in 0..2 {
+            self.wires[end].clear();
+            self.inputs[end].clear();
+            self.ends[end].detach(self.now).expect("resumable");
+            let peer = positions[1 - end].expect("resumable");
+            self.ends[end].attach(self.now, peer).expect("honest");
         }
     }
 

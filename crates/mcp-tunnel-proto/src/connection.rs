@@ -376,7 +376,7 @@ impl Connection {
             return Err(OpenError::Closed);
         }
         // GOAWAY-1
-        if self.peer_goaway.is_some() || self.departure != Departure::Staying {
+        if self.is_going_away() {
             return Err(OpenError::GoingAway);
         }
         if header.encoded_len() > MAX_OPEN_HEAD {
@@ -501,6 +501,10 @@ impl Connection {
 
 /// What the parts share.
 impl Connection {
+    fn is_going_away(&self) -> bool {
+        self.peer_goaway.is_some() || self.departure != Departure::Staying
+    }
+
     fn capacity(&self, id: StreamId) -> usize {
         self.streams
             .get(id)

@@ -9,25 +9,68 @@
 //!       | <---------- ADMISSION active (limits)   |   admit
 //!       |         both sides: Connection          |
 //!       | <---------- ADMISSION refused           |   refuse   (then the edge closes)
+//!
+//!       |  HELLO (claim), RESUME (position) ----> |   on a new link of an old session
+//!       | <---------- HELLO, RESUME (position)    |   resume
+//!       |         both sides: Connection::attach  |
 //! ```
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    time::{Duration, Instant},
+/// The methods that both handshakes have, word for word.
+macro_rules! greeting_methods {
+    () => {
+        /// Adds what is to be sent to `out`; says whether that was anything. PING-1: no ping goes out
+        /// before the peer's HELLO has come.
+        pub fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
+            self.greeting.poll_transmit(now, out)
+        }
+
+        /// When [`handle_timeout`](Self::handle_timeout) is to be called.
+        #[must_use]
+        pub fn poll_timeout(&self) -> Option<Instant> {
+            self.greeting.poll_timeout()
+        }
+
+        /// Notices silence. Pings are sent by [`poll_transmit`](Self::poll_transmit), to be called after this.
+        ///
+        /// # Errors
+        /// [`ConnectionError::Silent`] if nothing was heard for too long.
+        pub fn handle_timeout(&mut self, now: Instant) -> Result<(), ConnectionError> {
+            self.greeting.handle_timeout(now)
+        }
+
+        /// Ends it; CLOSE is the last thing to be sent.
+        pub fn close(&mut self, code: CloseCode, text: &str) {
+            self.greeting.close(code, text);
+        }
+
+        /// Smoothed round-trip time, once a ping was answered.
+        #[must_use]
+        pub fn rtt(&self) -> Option<std::time::Duration> {
+            self.greeting.liveness.rtt()
+        }
+    };
+}
+
+mod edge;
+mod gateway;
+
+use std::{collections::VecDeque, sync::Arc, time::Instant};
+
+use bytes::BytesMut;
+
+pub use self::{
+    edge::EdgeHandshake,
+    gateway::{GatewayEvent, GatewayHandshake},
 };
 
-use bytes::{Bytes, BytesMut};
-
 use crate::{
-    Activation, Admission, CloseCode, Config, Connection, ConnectionError, EncodeError, Features,
-    Frame, Hello, Limits, MAX_APPROVAL_CODE, MAX_HELLO, Refusal, Resumable, Side, Transmit,
-    Violation,
+    CloseCode, Config, ConnectionError, EncodeError, Features, Frame, Hello, Limits, MAX_HELLO,
+    Resumable, Side, Transmit, Violation,
     connection::{budget::Budget, liveness::Liveness},
     frame::{self, HEADER, Head, kind},
 };
 
-/// What both sides agreed on; the basis of a [`Connection`].
+/// What both sides agreed on; the basis of a [`Connection`](crate::Connection).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Agreed {
@@ -230,235 +273,11 @@ impl Greeting {
             features: self.ours.features.and(theirs),
             local,
             peer,
-            resumable,
-        }
-    }
-}
-
-/// The methods that both handshakes have, word for word.
-macro_rules! greeting_methods {
-    () => {
-        /// Adds what is to be sent to `out`; says whether that was anything. PING-1: no ping goes out
-        /// before the peer's HELLO has come.
-        pub fn poll_transmit(&mut self, now: Instant, out: &mut Transmit) -> bool {
-            self.greeting.poll_transmit(now, out)
-        }
-
-        /// When [`handle_timeout`](Self::handle_timeout) is to be called.
-        #[must_use]
-        pub fn poll_timeout(&self) -> Option<Instant> {
-            self.greeting.poll_timeout()
-        }
-
-        /// Notices silence. Pings are sent by [`poll_transmit`](Self::poll_transmit), to be called after this.
-        ///
-        /// # Errors
-        /// [`ConnectionError::Silent`] if nothing was heard for too long.
-        pub fn handle_timeout(&mut self, now: Instant) -> Result<(), ConnectionError> {
-            self.greeting.handle_timeout(now)
-        }
-
-        /// Ends it; CLOSE is the last thing to be sent.
-        pub fn close(&mut self, code: CloseCode, text: &str) {
-            self.greeting.close(code, text);
-        }
-
-        /// Smoothed round-trip time, once a ping was answered.
-        #[must_use]
-        pub fn rtt(&self) -> Option<Duration> {
-            self.greeting.liveness.rtt()
-        }
-    };
-}
-
-/// What the gateway learns before its link is active.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum GatewayEvent {
-    /// The edge's HELLO came.
-    Hello(Hello),
-    /// A person must approve; show them the code.
-    Pending {
-        /// What the edge drew.
-        approval_code: String,
-    },
-    /// The link carries streams: go on with [`GatewayHandshake::into_connection`].
-    Active(Agreed),
-    /// The edge will close.
-    Refused(Refusal),
-}
-
-/// The gateway's part of HELLO and ADMISSION.
-#[derive(Debug)]
-pub struct GatewayHandshake {
-    greeting: Greeting,
-    agreed: Option<Agreed>,
-}
-
-impl GatewayHandshake {
-    /// Starts with this side's HELLO, which the first [`poll_transmit`](Self::poll_transmit) sends.
-    ///
-    /// # Errors
-    /// [`EncodeError::TooLong`] if HELLO exceeds [`MAX_HELLO`].
-    pub fn new(
-        now: Instant,
-        config: Arc<Config>,
-        credential: Bytes,
-        agent: &str,
-    ) -> Result<Self, EncodeError> {
-        let mut hello = Hello::new(Side::Gateway, &config, credential);
-        agent.clone_into(&mut hello.agent);
-        Ok(Self {
-            greeting: Greeting::new(now, hello, config)?,
-            agreed: None,
-        })
-    }
-
-    /// Takes input up to the next event. Call until it says `None`; after [`GatewayEvent::Active`] the rest
-    /// of `input` is for the [`Connection`].
-    ///
-    /// # Errors
-    /// The end of the link; [`poll_transmit`](Self::poll_transmit) may still have a CLOSE to send.
-    pub fn handle_input(
-        &mut self,
-        now: Instant,
-        input: &mut BytesMut,
-    ) -> Result<Option<GatewayEvent>, ConnectionError> {
-        if self.agreed.is_some() {
-            return Ok(None);
-        }
-        let admission = match self.greeting.next_frame(now, input)? {
-            None => return Ok(None),
-            Some(Frame::Hello(hello)) => return Ok(Some(GatewayEvent::Hello(*hello))),
-            Some(Frame::Admission(admission)) => *admission,
-            // ADMISSION-2: no other frame before it is active.
-            Some(_) => {
-                return Err(self.greeting.fail(Violation::UnexpectedFrame.into()));
-            }
-        };
-        Ok(Some(match admission {
-            Admission::Pending { approval_code } => GatewayEvent::Pending { approval_code },
-            Admission::Refused(refusal) => GatewayEvent::Refused(refusal),
-            // ADMISSION-5: its limits, not those of the edge's HELLO.
-            Admission::Active(activation) => {
-                let local = self.greeting.ours.limits;
-                let agreed = self
-                    .greeting
-                    .agree(local, activation.limits, activation.resumable);
-                self.agreed = Some(agreed);
-                GatewayEvent::Active(agreed)
-            }
-        }))
-    }
-
-    greeting_methods!();
-
-    /// The session, once [`GatewayEvent::Active`] has come and everything is transmitted.
-    ///
-    /// # Errors
-    /// Gives the handshake back if it is not active.
-    #[expect(
-        clippy::result_large_err,
-        reason = "the handshake itself is handed back"
-    )]
-    pub fn into_connection(self, now: Instant) -> Result<Connection, Self> {
-        match self.agreed {
-            Some(agreed) => {
-                let session = Connection::new(now, agreed, self.greeting.config);
-                Ok(session.carry_on(self.greeting.liveness))
-            }
-            None => Err(self),
-        }
-    }
-}
-
-/// The edge's part of HELLO and ADMISSION.
-#[derive(Debug)]
-pub struct EdgeHandshake {
-    greeting: Greeting,
-    refused: bool,
-}
-
-impl EdgeHandshake {
-    /// Starts with this side's HELLO, which the first [`poll_transmit`](Self::poll_transmit) sends.
-    ///
-    /// # Errors
-    /// [`EncodeError::TooLong`] if HELLO exceeds [`MAX_HELLO`].
-    pub fn new(now: Instant, config: Arc<Config>, agent: &str) -> Result<Self, EncodeError> {
-        let mut hello = Hello::new(Side::Edge, &config, Bytes::new());
-        agent.clone_into(&mut hello.agent);
-        Ok(Self {
-            greeting: Greeting::new(now, hello, config)?,
-            refused: false,
-        })
-    }
-
-    /// Takes input; the gateway's HELLO once it is there. Afterwards only pings may come.
-    ///
-    /// # Errors
-    /// The end of the link; [`poll_transmit`](Self::poll_transmit) may still have a CLOSE to send.
-    pub fn handle_input(
-        &mut self,
-        now: Instant,
-        input: &mut BytesMut,
-    ) -> Result<Option<Hello>, ConnectionError> {
-        match self.greeting.next_frame(now, input)? {
-            None => Ok(None),
-            Some(Frame::Hello(hello)) => Ok(Some(*hello)),
-            // ADMISSION-3: a gateway that was not admitted opens nothing.
-            Some(_) => Err(self.greeting.fail(Violation::UnexpectedFrame.into())),
+            resumable: resumable.filter(|_| self.offers(theirs, Features::RESUME)),
         }
     }
 
-    greeting_methods!();
-
-    /// ADMISSION-6: keeps the link up without streams until a person has approved. `approval_code`: printable ASCII, at
-    /// most [`MAX_APPROVAL_CODE`] bytes; more is cut off. May be said again with a new code.
-    pub fn pend(&mut self, approval_code: &str) {
-        let mut approval_code: String = approval_code
-            .chars()
-            .filter(char::is_ascii_graphic)
-            .collect();
-        approval_code.truncate(MAX_APPROVAL_CODE);
-        self.answer(Admission::Pending { approval_code });
-    }
-
-    /// Refuses; the caller transmits it and closes.
-    pub fn refuse(&mut self, refusal: Refusal) {
-        self.refused = true;
-        self.answer(Admission::Refused(refusal));
-    }
-
-    /// Admits with the limits of `config`, which may differ from those of HELLO. Transmit ADMISSION with
-    /// `out` before anything else.
-    ///
-    /// # Errors
-    /// Gives the handshake back if the gateway's HELLO has not come, or the link is refused or closed.
-    #[expect(
-        clippy::result_large_err,
-        reason = "the handshake itself is handed back"
-    )]
-    pub fn admit(
-        mut self,
-        now: Instant,
-        config: Arc<Config>,
-        out: &mut Transmit,
-    ) -> Result<Connection, Self> {
-        let theirs = match &self.greeting.theirs {
-            Some(theirs) if !self.refused && self.greeting.closed.is_none() => theirs.limits,
-            Some(_) | None => return Err(self),
-        };
-        let local = config.limits();
-        self.answer(Admission::Active(Activation::new(local)));
-        self.greeting.poll_transmit(now, out);
-        let agreed = self.greeting.agree(local, theirs, None);
-        Ok(Connection::new(now, agreed, config).carry_on(self.greeting.liveness))
-    }
-
-    /// ADMISSION-1. Only the latest word counts if several were said before one was sent.
-    fn answer(&mut self, admission: Admission) {
-        let queue = &mut self.greeting.queue;
-        queue.retain(|frame| !matches!(frame, Frame::Admission(_)));
-        queue.push_back(Frame::Admission(Box::new(admission)));
+    fn offers(&self, theirs: Features, feature: Features) -> bool {
+        self.ours.features.and(theirs).contains(feature)
     }
 }

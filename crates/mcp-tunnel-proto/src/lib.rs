@@ -77,8 +77,8 @@
 //! - No sockets, TLS, tasks, timers or clocks: `mcp-tunnel-transport` does that on tokio and rustls.
 //! - It reads no credential: HELLO carries one as opaque bytes, and whoever accepts the link judges it.
 //! - It knows nothing of HTTP or MCP: a stream is bytes with a [`StreamKind`] and a [`RouteName`].
-//! - It does not resume sessions by itself yet: [`Connection`] can change its link (`detach`, `attach`), but the
-//!   handshakes do not say RESUME.
+//! - It resumes sessions ([`Connection::detach`], [`Connection::attach`]) and carries the proofs that this takes, but
+//!   neither makes nor checks them; no default offers [`Features::RESUME`].
 #![forbid(unsafe_code)]
 #![warn(
     clippy::indexing_slicing,

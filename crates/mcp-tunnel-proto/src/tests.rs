@@ -13,6 +13,7 @@ mod handshake;
 mod liveness;
 mod model;
 mod resume;
+mod resume_handshake;
 mod script;
 mod streams;
 mod violations;

@@ -123,7 +123,9 @@ impl Connection {
             && (self.transmit_wanted()
                 || self.window.is_due(4)
                 || self.liveness.wants_transmit(now)
-                || self.streams.is_short());
+                || self.streams.is_short()
+                // The end must not wait for a ping.
+                || self.is_going_away());
         if let Some(replay) = &mut self.replay
             && let Some(position) = replay.poll_ack(in_passing)
         {

@@ -452,6 +452,27 @@ fn going_away_survives_a_cut() {
     }
 }
 
+/// The last stream's slot is given back at once, so that draining does not wait for the next ping.
+#[test]
+fn draining_does_not_wait_for_a_ping() {
+    let mut pair = pair();
+    let stream = pair.edge.open(b"ask");
+    pair.edge.finish(stream);
+    pair.run();
+    pair.gateway.accept().unwrap();
+    let _ = pair.gateway.read_all(stream);
+    pair.gateway
+        .connection
+        .go_away(CloseCode::SHUTDOWN, None, "");
+    pair.run();
+    pair.gateway.finish(stream);
+    pair.run();
+    assert_eq!(pair.edge.read_all(stream).1, Ok(()));
+    pair.run();
+    assert!(pair.edge.saw(&Event::Drained));
+    assert!(pair.gateway.saw(&Event::Drained));
+}
+
 /// The honest rate of acknowledgements, one a call, is no flood.
 #[test]
 fn one_ack_a_call_is_no_flood() {
