@@ -131,14 +131,20 @@ impl Target {
         self.path.as_deref()
     }
 
-    /// Host and port as a Host header has them; the port is always written out.
+    /// Host and port as a Host header has them: as a client that dialled the server itself would write them.
     ///
-    /// MCP servers compare Host with `localhost:PORT`, so that a Host without its port is refused.
+    /// The port is there unless it is the scheme's own. MCP servers compare Host with `localhost:PORT`, so that a Host
+    /// without its port is refused.
     #[must_use]
     pub fn authority(&self) -> String {
-        match self.address() {
-            Some(IpAddr::V6(v6)) => format!("[{v6}]:{}", self.port),
-            _ => format!("{}:{}", self.host, self.port),
+        let host = match self.address() {
+            Some(IpAddr::V6(v6)) => format!("[{v6}]"),
+            _ => self.host.to_string(),
+        };
+        if self.port == self.scheme.default_port() {
+            host
+        } else {
+            format!("{host}:{}", self.port)
         }
     }
 
@@ -415,7 +421,7 @@ mod tests {
     fn each_form_names_a_server() {
         check("50051", Ok((None, "http://localhost:50051")));
         check("localhost:3000", Ok((None, "http://localhost:3000")));
-        check("10.0.0.7:80", Ok((None, "http://10.0.0.7:80")));
+        check("10.0.0.7:80", Ok((None, "http://10.0.0.7")));
         check("[::1]:3000", Ok((None, "http://[::1]:3000")));
         check(
             "Files.Corp.example:8080",
@@ -428,13 +434,13 @@ mod tests {
         );
         check(
             "https://mcp.corp.example",
-            Ok((None, "https://mcp.corp.example:443")),
+            Ok((None, "https://mcp.corp.example")),
         );
         check(
             "https://mcp.corp.example:8443/mcp",
             Ok((None, "https://mcp.corp.example:8443/mcp")),
         );
-        check("http://host/a=b", Ok((None, "http://host:80/a=b")));
+        check("http://host/a=b", Ok((None, "http://host/a=b")));
         check("docs=3000", Ok((Some("docs"), "http://localhost:3000")));
         check(
             "docs=localhost:3000",

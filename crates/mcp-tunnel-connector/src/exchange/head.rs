@@ -233,7 +233,7 @@ mod tests {
             )
         );
         let headers = rewritten("https://mcp.corp.example", false, &own);
-        assert_eq!(headers["origin"], "https://mcp.corp.example:443");
+        assert_eq!(headers["origin"], "https://mcp.corp.example");
         let headers = rewritten("3000", true, &own);
         assert_eq!(
             (&headers["host"], &headers["origin"]),

@@ -325,6 +325,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn no_log_at_trace_has_the_token_or_the_key() {
+        let edge = Edge::bind().await;
+        let folder = tempfile::tempdir().unwrap();
+        let token = token_file(&folder, edge.address);
+        let arguments = [
+            "--mcp-server",
+            "3000",
+            "--token-file",
+            &token,
+            "--log-level",
+            "trace",
+        ];
+        let mut running = Running::spawn(gateway(folder.path(), &arguments).stderr(Stdio::piped()));
+        let mut said = edge.beside(Verdict::Admit, running.says("active")).await;
+        running.terminate();
+        let rest = running.child.wait_with_output().await.unwrap();
+        said += &String::from_utf8(rest.stderr).unwrap();
+        assert!(said.contains("DEBUG"), "the log is on: {said}");
+        let token = fs::read_to_string(token).unwrap();
+        let state = folder.path().join(".local/state/mcp-tunnel-gateway");
+        let key = fs::read_dir(state).unwrap().next().unwrap().unwrap().path();
+        let key = fs::read_to_string(key).unwrap();
+        for secret in [
+            &token[..40],
+            &token[60..100],
+            key.trim().trim_start_matches("mcg_"),
+        ] {
+            assert!(!said.contains(secret), "{said}");
+        }
+    }
+
+    #[tokio::test]
     async fn while_pending_it_prints_the_code_and_keeps_its_key_over_a_restart() {
         let edge = Edge::bind().await;
         let folder = tempfile::tempdir().unwrap();
@@ -426,10 +458,11 @@ mod tests {
 
     impl Running {
         fn start(home: &Path, arguments: &[&str]) -> Self {
-            let mut child = gateway(home, arguments)
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap();
+            Self::spawn(&mut gateway(home, arguments))
+        }
+
+        fn spawn(command: &mut Command) -> Self {
+            let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
             let lines = BufReader::new(child.stdout.take().unwrap()).lines();
             Self { child, lines }
         }
