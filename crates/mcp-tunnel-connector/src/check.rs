@@ -9,9 +9,10 @@ mod ask;
 mod edge;
 mod server;
 
-use mcp_diagnostics::report::Report;
+use mcp_diagnostics::report::{Line, Report};
 
 use crate::config::{ConfigError, ConnectorConfig, ServerConfig};
+use crate::server::ServerSet;
 
 /// Checks the way to the edge, as a link of its own that is closed again, and each MCP server.
 ///
@@ -38,13 +39,22 @@ pub async fn check(config: &ConnectorConfig) -> Result<Report, ConfigError> {
 /// # Cancel safety
 ///
 /// As [`check`].
-pub async fn check_servers(
-    config: &ServerConfig,
-) -> Result<Vec<mcp_diagnostics::report::Line>, ConfigError> {
+pub async fn check_servers(config: &ServerConfig) -> Result<Vec<Line>, ConfigError> {
     let dialler = config.dialler()?;
     let mut lines = Vec::new();
     for (route, server) in config.set().iter() {
         lines.extend(server::check(route, server, &dialler).await);
     }
     Ok(lines)
+}
+
+/// Warnings about servers on this machine that others reach without the tunnel, for a gateway that starts.
+///
+/// Looks at configuration and `/proc` alone: nothing is resolved or dialled.
+#[must_use]
+pub fn exposed_servers(servers: &ServerSet) -> Vec<Line> {
+    servers
+        .iter()
+        .filter_map(|(route, server)| server::local_exposure(route, server))
+        .collect()
 }

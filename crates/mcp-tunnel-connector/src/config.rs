@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_dial_guard::Policy;
-use mcp_tunnel_auth::{Announcement, AnnouncementError, GatewayKey, TokenError, TunnelToken};
+use mcp_tunnel_auth::{
+    Announcement, AnnouncementError, Fingerprint, GatewayKey, TokenError, TunnelId, TunnelToken,
+};
 use mcp_tunnel_transport::tls::{self, TlsConfigError, Trust};
 use mcp_tunnel_transport::{EdgeAddress, EdgeHost, Target, TargetError};
 use rustls::{ClientConfig, RootCertStore};
@@ -161,6 +163,18 @@ impl ConnectorConfig {
     pub fn with_drain_deadline(mut self, deadline: Duration) -> Self {
         self.drain_deadline = deadline;
         self
+    }
+
+    /// The tunnel that the token is for.
+    #[must_use]
+    pub fn tunnel(&self) -> TunnelId {
+        self.token.tunnel_id
+    }
+
+    /// The fingerprint of this gateway's key, as administrators see it.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.key.public_key().fingerprint()
     }
 
     /// The servers that are exposed.

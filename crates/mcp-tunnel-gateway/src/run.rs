@@ -4,12 +4,15 @@ use std::net::SocketAddr;
 
 use anyhow::{Error, Result, anyhow};
 use mcp_diagnostics::admin::{Admin, Metrics};
+use mcp_diagnostics::report::Line;
 use mcp_diagnostics::telemetry;
-use mcp_tunnel_connector::{Connector, Event};
+use mcp_tunnel_connector::check::exposed_servers;
+use mcp_tunnel_connector::{Connector, ConnectorConfig, Event};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::args::{Args, Command};
 use crate::voice::{Voice, print};
@@ -46,16 +49,11 @@ pub(crate) fn start(args: &Args) -> Result<u8, Failure> {
 fn serve(args: &Args, runtime: &Runtime) -> Result<u8, Failure> {
     let servers = config::servers(args).map_err(usage)?;
     let token = config::token(args).map_err(usage)?;
-    let tunnel = token.tunnel_id;
     let config = config::connector(args, token, servers).map_err(usage)?;
     let say = Voice {
         format: args.log_format,
     };
-    let routes: Vec<String> = config
-        .servers()
-        .iter()
-        .map(|(route, server)| format!("{route} -> {}", server.target()))
-        .collect();
+    introduce(&config, &say);
     // Before the connector, which asks for its counters when it is made.
     let metrics = args
         .admin
@@ -63,14 +61,6 @@ fn serve(args: &Args, runtime: &Runtime) -> Result<u8, Failure> {
         .transpose()
         .map_err(internal)?;
     let connector = Connector::new(config).map_err(|error| usage(error.into()))?;
-    say.line(format_args!(
-        "gateway {} of tunnel {tunnel}",
-        env!("CARGO_PKG_VERSION")
-    ));
-    say.line(format_args!("key {}", connector.fingerprint()));
-    routes
-        .iter()
-        .for_each(|route| say.line(format_args!("route {route}")));
     runtime.block_on(async {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -83,6 +73,25 @@ fn serve(args: &Args, runtime: &Runtime) -> Result<u8, Failure> {
         while tasks.join_next().await.is_some() {}
         code
     })
+}
+
+/// Who this gateway is and what it exposes, with a warning for what others reach anyway.
+fn introduce(config: &ConnectorConfig, say: &Voice) {
+    say.line(format_args!(
+        "gateway {} of tunnel {}",
+        env!("CARGO_PKG_VERSION"),
+        config.tunnel()
+    ));
+    say.line(format_args!("key {}", config.fingerprint()));
+    for (route, server) in config.servers().iter() {
+        say.line(format_args!("route {route} -> {}", server.target()));
+    }
+    for Line {
+        hop, text, cure, ..
+    } in exposed_servers(config.servers())
+    {
+        warn!("{hop} {text}; {}", cure.unwrap_or_default());
+    }
 }
 
 async fn admin(address: SocketAddr, say: &Voice) -> Result<Admin, Failure> {

@@ -261,7 +261,21 @@ fn exposure(route: &RouteName, addresses: &[SocketAddr]) -> Option<Line> {
     if !addresses.iter().all(|address| address.ip().is_loopback()) {
         return None;
     }
-    let listeners = sockets::listeners_on(addresses.first()?.port()).ok()?;
+    exposure_of(route, addresses.first()?.port())
+}
+
+/// The same by configuration alone, for a gateway that starts: no name is resolved, nothing is dialled.
+pub(super) fn local_exposure(route: &RouteName, server: &McpServer) -> Option<Line> {
+    let target = server.target();
+    let local = target.address().map_or_else(
+        || target.host().as_str() == "localhost",
+        |ip| ip.is_loopback(),
+    );
+    local.then(|| exposure_of(route, target.port())).flatten()
+}
+
+fn exposure_of(route: &RouteName, port: u16) -> Option<Line> {
+    let listeners = sockets::listeners_on(port).ok()?;
     let open = listeners
         .iter()
         .filter(|listener| !listener.ip().is_loopback());

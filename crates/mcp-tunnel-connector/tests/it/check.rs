@@ -2,7 +2,7 @@
 
 use mcp_diagnostics::report::{Colour, Report, Status};
 use mcp_tunnel_auth::LinkCredential;
-use mcp_tunnel_connector::check::{check, check_servers};
+use mcp_tunnel_connector::check::{check, check_servers, exposed_servers};
 use mcp_tunnel_proto::{Refusal, RefusalCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -281,4 +281,7 @@ async fn a_server_that_listens_beyond_loopback_is_warned_about() {
     );
     line(&report, "mcp", Status::Ok, "notes");
     assert_eq!(report.exit_code(), 0);
+    let at_start = exposed_servers(servers(&[&port]).set());
+    assert_eq!(at_start.len(), 1);
+    assert!(exposed_servers(servers(&[&format!("192.168.7.7:{port}")]).set()).is_empty());
 }
