@@ -316,22 +316,27 @@ fn answer(
     response.map(|()| IngressBody::relayed(answer))
 }
 
-/// The gateway has told its own hops already.
+/// Adds the edge's hops to those that gateway and server have told: in one value, since some clients read no second.
 fn add_timing(headers: &mut HeaderMap, link: &LiveLink, timing: Timing) {
     let milliseconds = |time: Duration| time.as_secs_f64() * 1_000.0;
-    let mut text = format!("edge;dur={:.3}", milliseconds(timing.waited));
+    let told = headers
+        .get_all(SERVER_TIMING)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let mut hops: Vec<String> = told.map(str::to_owned).collect();
+    hops.push(format!("edge;dur={:.3}", milliseconds(timing.waited)));
     if let Some(rtt) = link.link.rtt() {
-        text.push_str(&format!(
-            ", link;dur={:.3};desc=\"round trip\"",
+        hops.push(format!(
+            "link;dur={:.3};desc=\"round trip\"",
             milliseconds(rtt)
         ));
     }
-    text.push_str(&format!(
-        ", total;dur={:.3}",
+    hops.push(format!(
+        "total;dur={:.3}",
         milliseconds(timing.started.elapsed())
     ));
-    if let Ok(value) = HeaderValue::from_str(&text) {
-        headers.append(SERVER_TIMING, value);
+    if let Ok(value) = HeaderValue::from_str(&hops.join(", ")) {
+        headers.insert(SERVER_TIMING, value);
     }
 }
 

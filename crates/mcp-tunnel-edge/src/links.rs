@@ -2,11 +2,12 @@
 
 pub(crate) mod life;
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mcp_tunnel_auth::{Announcement, ApprovalCode, LinkId, RouteName, TunnelId};
+use mcp_tunnel_auth::{Announcement, ApprovalCode, GatewayPublicKey, LinkId, RouteName, TunnelId};
 use mcp_tunnel_transport::Link;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
@@ -46,7 +47,21 @@ struct Table {
 struct TunnelLinks {
     /// Oldest first.
     live: Vec<Arc<LiveLink>>,
-    pending: usize,
+    pending: HashMap<GatewayPublicKey, Waiting>,
+}
+
+/// The pending links of one gateway. They share a code: what one of them shows has to stay good when another, such as
+/// a check beside the running gateway, comes and goes.
+#[derive(Debug)]
+struct Waiting {
+    code: ApprovalCode,
+    links: usize,
+}
+
+impl TunnelLinks {
+    fn pending(&self) -> usize {
+        self.pending.values().map(|waiting| waiting.links).sum()
+    }
 }
 
 /// What a look for a link found.
@@ -135,7 +150,7 @@ impl Links {
             return Found::OtherRoutes(known.into_iter().cloned().collect());
         }
         Found::Nobody {
-            pending: links.pending > 0 && links.live.is_empty(),
+            pending: !links.pending.is_empty() && links.live.is_empty(),
         }
     }
 
@@ -173,26 +188,35 @@ impl Links {
         })
     }
 
-    /// Takes a place among the tunnel's pending links, with a code of its own; `None` when all are taken.
-    pub(crate) fn wait(self: &Arc<Self>, tunnel: TunnelId) -> Option<PendingPlace> {
+    /// Takes a place among the tunnel's pending links; `None` when all are taken.
+    pub(crate) fn wait(
+        self: &Arc<Self>,
+        tunnel: TunnelId,
+        gateway: GatewayPublicKey,
+    ) -> Option<PendingPlace> {
         let mut table = self.lock();
-        let pending = table.tunnels.get(&tunnel).map_or(0, |links| links.pending);
-        if pending >= self.max_pending {
+        let Table { tunnels, codes } = &mut *table;
+        if tunnels.get(&tunnel).map_or(0, TunnelLinks::pending) >= self.max_pending {
             return None;
         }
-        let code = loop {
-            let code = ApprovalCode::from_entropy(entropy()?);
-            if table.codes.insert(code) {
-                break code;
-            }
+        let known = tunnels
+            .get(&tunnel)
+            .and_then(|links| links.pending.get(&gateway));
+        let code = match known {
+            Some(waiting) => waiting.code,
+            None => new_code(codes)?,
         };
-        table.tunnels.entry(tunnel).or_default().pending += 1;
+        let pending = &mut tunnels.entry(tunnel).or_default().pending;
+        let waiting = pending.entry(gateway).or_insert(Waiting { code, links: 0 });
+        waiting.links += 1;
         drop(table);
         metrics::gauge!("mcp_edge_links_live", "state" => "pending").increment(1.0);
         Some(PendingPlace {
             links: Arc::clone(self),
             tunnel,
+            gateway,
             code,
+            left: None,
         })
     }
 
@@ -207,17 +231,38 @@ impl Links {
         }
     }
 
-    fn leave(&self, tunnel: TunnelId, change: impl FnOnce(&mut TunnelLinks)) {
+    fn leave(&self, tunnel: TunnelId, gone: Gone<'_>) -> Left {
         let mut table = self.lock();
-        if let Some(links) = table.tunnels.get_mut(&tunnel) {
-            change(links);
-            if links.live.is_empty() && links.pending == 0 {
-                table.tunnels.remove(&tunnel);
+        let Table { tunnels, codes } = &mut *table;
+        let Entry::Occupied(mut entry) = tunnels.entry(tunnel) else {
+            return Left::Last;
+        };
+        let links = entry.get_mut();
+        let left = match gone {
+            Gone::Live(link) => {
+                links.live.retain(|live| !Arc::ptr_eq(live, link));
+                Left::Last
             }
+            Gone::Pending(gateway) => match links.pending.get_mut(&gateway) {
+                Some(waiting) if waiting.links > 1 => {
+                    waiting.links -= 1;
+                    Left::Others
+                }
+                _ => {
+                    if let Some(waiting) = links.pending.remove(&gateway) {
+                        codes.remove(&waiting.code);
+                    }
+                    Left::Last
+                }
+            },
+        };
+        if links.live.is_empty() && links.pending.is_empty() {
+            entry.remove();
         }
-        if table.tunnels.is_empty() {
+        if tunnels.is_empty() {
             self.emptied.notify_waiters();
         }
+        left
     }
 
     /// A poisoned lock means that a panic interrupted straight-line code here; the table is still consistent.
@@ -243,10 +288,23 @@ impl LivePlace {
 impl Drop for LivePlace {
     fn drop(&mut self) {
         metrics::gauge!("mcp_edge_links_live", "state" => "active").decrement(1.0);
-        self.links.leave(self.tunnel, |links| {
-            links.live.retain(|link| !Arc::ptr_eq(link, &self.link))
-        });
+        self.links.leave(self.tunnel, Gone::Live(&self.link));
     }
+}
+
+/// What leaves the table.
+enum Gone<'a> {
+    Live(&'a Arc<LiveLink>),
+    Pending(GatewayPublicKey),
+}
+
+/// What a pending link leaves behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// No link of its gateway waits any more.
+    Last,
+    /// Others of its gateway wait, with the same code.
+    Others,
 }
 
 /// The entry of a pending link, and its approval code.
@@ -254,21 +312,43 @@ impl Drop for LivePlace {
 pub(crate) struct PendingPlace {
     links: Arc<Links>,
     tunnel: TunnelId,
+    gateway: GatewayPublicKey,
     code: ApprovalCode,
+    /// Once it is out of the table.
+    left: Option<Left>,
 }
 
 impl PendingPlace {
     pub(crate) fn code(&self) -> ApprovalCode {
         self.code
     }
+
+    /// Gives the place back.
+    pub(crate) fn leave(mut self) -> Left {
+        self.give_back()
+    }
+
+    fn give_back(&mut self) -> Left {
+        let (links, tunnel, gateway) = (&self.links, self.tunnel, self.gateway);
+        *self.left.get_or_insert_with(|| {
+            metrics::gauge!("mcp_edge_links_live", "state" => "pending").decrement(1.0);
+            links.leave(tunnel, Gone::Pending(gateway))
+        })
+    }
 }
 
 impl Drop for PendingPlace {
     fn drop(&mut self) {
-        metrics::gauge!("mcp_edge_links_live", "state" => "pending").decrement(1.0);
-        self.links.lock().codes.remove(&self.code);
-        self.links.leave(self.tunnel, |links| {
-            links.pending = links.pending.saturating_sub(1)
-        });
+        self.give_back();
+    }
+}
+
+/// A code that no pending link has; `None` where the operating system has no randomness.
+fn new_code(codes: &mut HashSet<ApprovalCode>) -> Option<ApprovalCode> {
+    loop {
+        let code = ApprovalCode::from_entropy(entropy()?);
+        if codes.insert(code) {
+            return Some(code);
+        }
     }
 }

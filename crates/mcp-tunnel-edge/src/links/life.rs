@@ -26,7 +26,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
 
-use super::LiveLink;
+use super::{Left, LiveLink};
 use crate::Shared;
 use crate::access::News;
 use crate::clock::{entropy, unix_ms};
@@ -171,7 +171,8 @@ impl Life<'_> {
     where
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let Some(place) = self.shared.links.wait(self.identity.tunnel) else {
+        let gateway = self.identity.gateway;
+        let Some(place) = self.shared.links.wait(self.identity.tunnel, gateway) else {
             incoming.refuse(refusal_of(&LinkError::TooMany)).await;
             return Err(LinkError::TooMany);
         };
@@ -188,7 +189,10 @@ impl Life<'_> {
             Err(undecided) => undecided,
         };
         tracing::info!(link = %id, %tunnel, ?reason, "link down");
-        self.report(LinkReportKind::Down { reason });
+        // To the console the pending links of one gateway are one: that one of several is gone is no news.
+        if place.leave() == Left::Last {
+            self.report(LinkReportKind::Down { reason });
+        }
         pending.refuse(refusal_of(&error)).await;
         Err(error)
     }

@@ -603,18 +603,19 @@ async fn a_probe_tells_the_time_of_each_hop() {
         .answer(stream, "HTTP/1.1 200 OK\r\nserver-timing: gateway;dur=1, server;dur=2\r\ncontent-length: 0\r\n\r\n")
         .await;
     let answer = call.head().await;
-    let timing: Vec<_> = answer
-        .headers()
-        .get_all("server-timing")
-        .iter()
-        .map(|value| value.to_str().unwrap())
+    let timing: Vec<_> = answer.headers().get_all("server-timing").iter().collect();
+    let [timing] = timing[..] else {
+        panic!("one value, for clients that read no second: {timing:?}")
+    };
+    let timing = timing.to_str().unwrap();
+    let hops: Vec<_> = timing
+        .split(", ")
+        .map(|hop| hop.split(';').next().unwrap())
         .collect();
-    assert_eq!(timing[0], "gateway;dur=1, server;dur=2");
-    assert!(
-        timing[1].starts_with("edge;dur=")
-            && timing[1].contains("link;dur=")
-            && timing[1].contains("total;dur="),
-        "{timing:?}"
+    assert_eq!(
+        hops,
+        ["gateway", "server", "edge", "link", "total"],
+        "{timing}"
     );
 }
 

@@ -101,6 +101,37 @@ async fn eight_links_of_a_tunnel_may_wait() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pending_links_of_one_gateway_share_a_code_and_end_with_the_last() {
+    let mut world = World::new(config());
+    let mut running = world.dial(1).await;
+    let code = running.pending().await;
+    let mut check = world.dial(1).await;
+    assert_eq!(check.pending().await, code);
+    let mut other = world.dial(2).await;
+    assert_ne!(other.pending().await, code);
+    check.vanish().await;
+    check.closed().await;
+    for _ in 0..3 {
+        let kind = report(&world).await.kind;
+        assert!(matches!(kind, LinkReportKind::Pending { .. }), "{kind:?}");
+    }
+    // What the running gateway shows is still good.
+    let mut again = world.dial(1).await;
+    assert_eq!(again.pending().await, code);
+    again.vanish().await;
+    running.vanish().await;
+    let downs = [report(&world).await, report(&world).await];
+    assert!(
+        downs.iter().any(|report| report.kind
+            == LinkReportKind::Down {
+                reason: DownReason::Lost
+            }),
+        "{downs:?}"
+    );
+    assert_ne!(world.dial(1).await.pending().await, code);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_link_waits_an_hour_and_no_longer() {
     let mut world = World::new(config().set_snapshot_max_age(Duration::from_secs(7_200)));
     let start = Instant::now();
