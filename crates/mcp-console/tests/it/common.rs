@@ -1,7 +1,7 @@
 //! A console on a fresh SQLite file, and requests to it.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
@@ -81,14 +81,24 @@ impl World {
 
     /// Another console on the same store, as after a new start.
     pub(crate) async fn again(&self, config: Config) -> Self {
-        let console = Console::new(Arc::clone(&self.store) as _, config)
+        self.on(Arc::clone(&self.store), config).await
+    }
+
+    /// Another console on a copy of the file.
+    pub(crate) async fn restored(&self, backup: &Path) -> Self {
+        let store = SqliteStore::open(&SqliteConfig::new(backup)).await;
+        self.on(Arc::new(store.expect("a store")), config()).await
+    }
+
+    async fn on(&self, store: Arc<SqliteStore>, config: Config) -> Self {
+        let console = Console::new(Arc::clone(&store) as _, config)
             .await
             .expect("a console");
         Self {
             router: console.router(),
             console,
-            keys: ApiKeys::new(Arc::clone(&self.store) as _),
-            store: Arc::clone(&self.store),
+            keys: ApiKeys::new(Arc::clone(&store) as _),
+            store,
             home: self.home.clone(),
             abroad: self.abroad.clone(),
             file: self.file.clone(),
