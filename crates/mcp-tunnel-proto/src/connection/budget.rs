@@ -31,7 +31,7 @@ impl Bucket {
     fn spend(&mut self, now: Instant) -> bool {
         if self.left == 0 {
             self.refill(now);
-        } else if self.left == self.burst {
+        } else if self.left >= self.burst {
             self.filled = Some(now);
         }
         match self.left.checked_sub(1) {
@@ -114,6 +114,12 @@ impl Budget {
             .spend(now)
             .then_some(())
             .ok_or(Violation::FloodCredits)
+    }
+
+    /// A new link, on which the peer says the credits of as many streams again.
+    pub(crate) fn on_resumed(&mut self, streams: usize) {
+        let streams = u32::try_from(streams).unwrap_or(u32::MAX);
+        self.credits.left = self.credits.burst.saturating_add(streams);
     }
 
     /// A frame for a stream that closed a moment ago.

@@ -48,7 +48,8 @@ impl Connection {
     /// The link is gone. A resumable session goes on without one for [`Resumable::keep`](crate::Resumable::keep), which
     /// [`poll_timeout`](Self::poll_timeout) counts: streams stay open, the application may read and write.
     ///
-    /// The transport drops partial input and what waited in its [`Transmit`](crate::Transmit).
+    /// The transport drops partial input and what waited in its [`Transmit`](crate::Transmit). Without effect on a session
+    /// that has no link already: its time runs on.
     ///
     /// # Errors
     /// [`ResumeError::NotResumable`], [`ResumeError::Closed`]: nothing has changed.
@@ -60,7 +61,7 @@ impl Connection {
             (Some(_), Some(resumable)) => resumable.keep,
             _ => return Err(ResumeError::NotResumable),
         };
-        self.detached = Some(now + keep);
+        self.detached.get_or_insert(now + keep);
         self.partial = 0;
         Ok(())
     }
@@ -93,6 +94,7 @@ impl Connection {
         self.detached = None;
         self.liveness = Liveness::new(now, &self.config);
         self.say_credits_again();
+        self.budget.on_resumed(self.streams.len());
         // The ping that followed the warning may be lost; any ping of the new link follows it too.
         if matches!(self.departure, Departure::Warned { .. }) {
             let after = self.liveness.ping_soon();

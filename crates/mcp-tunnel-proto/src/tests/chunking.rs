@@ -76,8 +76,6 @@ fn feed(bytes: &[u8], pieces: &[usize]) -> (Pair, Vec<Event>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
-
     #[test]
     fn any_chunking_gives_the_same_events(
         frames in prop::collection::vec(peer_frame(), 1..40),

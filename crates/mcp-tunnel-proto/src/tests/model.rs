@@ -391,8 +391,6 @@ fn play(mut world: World, ops: &[Op]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
-
     #[test]
     fn random_operations_keep_every_promise(ops in prop::collection::vec(op(), 1..250)) {
         play(World::new(false), &ops);

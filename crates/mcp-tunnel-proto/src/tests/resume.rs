@@ -473,6 +473,35 @@ fn draining_does_not_wait_for_a_ping() {
     assert!(pair.gateway.saw(&Event::Drained));
 }
 
+/// A link that breaks every moment, under many streams whose credits are said again each time, is no flood.
+#[test]
+fn credits_said_again_are_no_flood() {
+    let mut pair = pair();
+    for _ in 0..1000 {
+        pair.edge.open(b"");
+        pair.gateway.open(b"");
+    }
+    pair.run();
+    for _ in 0..20 {
+        pair.cut();
+        pair.resume();
+        pair.run();
+        assert_eq!((&pair.gateway.failed, &pair.edge.failed), (&None, &None));
+    }
+}
+
+/// The time without a link is counted once, however often it is said that there is none.
+#[test]
+fn detaching_again_buys_no_time() {
+    let mut pair = pair();
+    pair.run();
+    pair.cut();
+    pair.pass(Duration::from_secs(59));
+    pair.cut();
+    pair.pass(Duration::from_secs(1));
+    assert!(pair.edge.saw(&Event::Closed(ConnectionError::Expired)));
+}
+
 /// The honest rate of acknowledgements, one a call, is no flood.
 #[test]
 fn one_ack_a_call_is_no_flood() {
