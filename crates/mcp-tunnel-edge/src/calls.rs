@@ -7,6 +7,8 @@ use std::task::{Context, Poll, Waker};
 use mcp_tunnel_auth::{AccessSnapshot, CallerGrant, CallerKey, RouteName, TunnelId};
 use tokio::sync::Notify;
 
+use crate::measures::CallMeasures;
+
 /// What a call was admitted for; judged again with every new snapshot.
 #[derive(Debug, Clone)]
 pub(crate) struct Grant {
@@ -50,6 +52,7 @@ pub(crate) struct Calls {
     table: Mutex<Table>,
     emptied: Notify,
     max: usize,
+    pub(crate) measures: CallMeasures,
 }
 
 #[derive(Debug, Default)]
@@ -71,6 +74,7 @@ impl Calls {
             table: Mutex::default(),
             emptied: Notify::new(),
             max,
+            measures: CallMeasures::new(),
         })
     }
 
@@ -87,7 +91,7 @@ impl Calls {
             state: Mutex::default(),
         });
         table.live.insert(id, Arc::clone(&entry));
-        metrics::gauge!("mcp_edge_calls_live").increment(1.0);
+        self.measures.began();
         Some(LiveCall {
             calls: Arc::clone(self),
             id,
@@ -129,6 +133,10 @@ pub(crate) struct LiveCall {
 }
 
 impl LiveCall {
+    pub(crate) fn measures(&self) -> &CallMeasures {
+        &self.calls.measures
+    }
+
     /// Ready once the call has been cut. Only one task may wait at a time: the one that owns the call.
     pub(crate) fn poll_cut(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = lock(&self.entry.state);
@@ -154,7 +162,7 @@ impl Drop for LiveCall {
         if table.live.is_empty() {
             self.calls.emptied.notify_waiters();
         }
-        metrics::gauge!("mcp_edge_calls_live").decrement(1.0);
+        self.calls.measures.ended();
     }
 }
 

@@ -39,6 +39,7 @@ use crate::clock::unix_ms;
 use crate::failure::{self, Failure};
 use crate::ingress::address::host_of;
 use crate::links::LiveLink;
+use crate::measures;
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -85,9 +86,11 @@ pub(crate) async fn relay(
 ) -> Response<IngressBody> {
     let started = Instant::now();
     let relayed = relay_or_end(shared, &admitted, parts, &upload, started).await;
-    metrics::histogram!("mcp_edge_call_head_seconds").record(started.elapsed().as_secs_f64());
     let (response, outcome) = match relayed {
-        Ok(response) => (response, "answered"),
+        Ok(response) => {
+            shared.calls.measures.answered(started.elapsed());
+            return response;
+        }
         Err(Ended::Withdrawn) => (failure::refusal(), "withdrawn"),
         Err(Ended::CallerGone) => (failure::refusal(), "caller_gone"),
         Err(Ended::Failed(failure)) => {
@@ -99,7 +102,7 @@ pub(crate) async fn relay(
             )
         }
     };
-    metrics::counter!("mcp_edge_calls_total", "outcome" => outcome).increment(1);
+    measures::call_failed(outcome);
     response
 }
 
@@ -125,7 +128,7 @@ async fn relay_or_end(
     upload.gather().await;
     let head = outgoing_head(parts, admitted);
     let (begun, link, waited) =
-        begin_on_some_link(shared, admitted, &head, upload, &call, started).await?;
+        begin_on_some_link(shared, admitted, Some(head), upload, &call, started).await?;
     upload.forget_prefix();
     Ok(answer(
         shared,
@@ -142,12 +145,13 @@ async fn relay_or_end(
 async fn begin_on_some_link(
     shared: &Shared,
     admitted: &Admitted,
-    head: &Parts,
+    mut head: Option<Parts>,
     upload: &Upload,
     call: &LiveCall,
     started: Instant,
 ) -> Result<(Begun, Arc<LiveLink>, Duration), Ended> {
     let Grant { tunnel, route, .. } = &admitted.grant;
+    let deadline = shared.config.head_deadline;
     let mut tried = Vec::new();
     loop {
         let link = tokio::select! {
@@ -156,86 +160,88 @@ async fn begin_on_some_link(
             link = shared.links.pick(tunnel, route, &tried, shared.config.hold) => link?,
         };
         let waited = started.elapsed();
-        let attempt = attempt(&link, route, clone_head(head), upload);
-        let failure = tokio::select! {
+        let begun = tokio::select! {
             biased;
             () = cut(call) => return Err(Ended::Withdrawn),
-            begun = attempt => match begun {
-                Ok(begun) => return Ok((begun, link, waited)),
-                Err(AttemptError::Replayable(failure)) if tried.len() < MAX_REPLAYS && !upload.is_touched() => {
-                    tracing::debug!(%tunnel, failure = failure.label(), "trying another link");
-                    tried.push(link.id);
-                    continue;
-                }
-                Err(AttemptError::Replayable(failure) | AttemptError::Final(failure)) => failure,
-                Err(AttemptError::CallerGone) => return Err(Ended::CallerGone),
-            },
-            () = late(upload, shared.config.head_deadline) => Failure::Late { after: Some(shared.config.head_deadline) },
+            begun = attempt(&link, route, &mut head, upload) => begun,
+            () = late(upload, deadline) => Err(Failed::Final(Failure::Late { after: Some(deadline) })),
         };
-        return Err(failure.into());
+        match begun {
+            Ok(begun) => return Ok((begun, link, waited)),
+            Err(Failed::NotBegun(failure)) if tried.len() < MAX_REPLAYS && head.is_some() => {
+                tracing::debug!(%tunnel, failure = failure.label(), "trying another link");
+                tried.push(link.id);
+            }
+            Err(Failed::NotBegun(failure) | Failed::Final(failure)) => return Err(failure.into()),
+            Err(Failed::CallerGone) => return Err(Ended::CallerGone),
+        }
     }
 }
 
-enum AttemptError {
+/// How an attempt on one link failed.
+enum Failed {
     /// Nothing was begun at the far end.
-    Replayable(Failure),
+    NotBegun(Failure),
     Final(Failure),
     CallerGone,
 }
 
+/// Makes one attempt. It takes the head with the body; without a body it leaves the head for another attempt.
 async fn attempt(
     link: &LiveLink,
     route: &RouteName,
-    head: Parts,
+    head: &mut Option<Parts>,
     upload: &Upload,
-) -> Result<Begun, AttemptError> {
-    let route_on_wire = route.as_str().parse().map_err(|_| {
-        // Every route of ours is a label of DNS, which is all that the wire asks for.
-        AttemptError::Final(Failure::BadAnswer)
-    })?;
+) -> Result<Begun, Failed> {
+    // Every route of ours is a label of DNS, which is all that the wire asks for.
+    let route_on_wire = route.as_str().parse();
+    let route_on_wire = route_on_wire.map_err(|_| Failed::Final(Failure::BadAnswer))?;
     let header = OpenHeader::new(StreamKind::Http, route_on_wire);
-    let stream = link
-        .link
-        .open(header, Bytes::new())
-        .await
-        .map_err(|error| match error {
-            OpenError::NoRoom { .. } => AttemptError::Replayable(Failure::GatewayBusy),
-            OpenError::Stream(error) => on_stream_error(&error, route),
-            _ => AttemptError::Replayable(Failure::NotBegun),
-        })?;
-    let begun = begin(stream, head, upload)
+    let opened = link.link.open(header, Bytes::new()).await;
+    let stream = opened.map_err(|error| match error {
+        OpenError::NoRoom { .. } => Failed::NotBegun(Failure::GatewayBusy),
+        OpenError::Stream(error) => on_stream_error(&error, route),
+        _ => Failed::NotBegun(Failure::NotBegun),
+    })?;
+    let taken = if upload.is_empty() {
+        head.as_ref().map(clone_head)
+    } else {
+        head.take()
+    };
+    let taken = taken.ok_or(Failed::Final(Failure::NotBegun))?;
+    let begun = begin(stream, taken, upload)
         .await
         .map_err(|error| match error {
             NotBegun::Stream(error) => on_stream_error(&error, route),
-            NotBegun::Upload => AttemptError::CallerGone,
+            NotBegun::Upload => Failed::CallerGone,
             NotBegun::Answer(error) => {
                 tracing::debug!(error = &error as &dyn std::error::Error, "no HTTP answer");
-                AttemptError::Final(Failure::BadAnswer)
+                Failed::Final(Failure::BadAnswer)
             }
         })?;
     if begun.head.status.is_informational() {
-        return Err(AttemptError::Final(Failure::BadAnswer));
+        return Err(Failed::Final(Failure::BadAnswer));
     }
     Ok(begun)
 }
 
-fn on_stream_error(error: &StreamError, route: &RouteName) -> AttemptError {
+fn on_stream_error(error: &StreamError, route: &RouteName) -> Failed {
     let code = match error {
         StreamError::Reset(code) | StreamError::Stopped(code) => *code,
-        _ => return AttemptError::Final(Failure::LinkLost),
+        _ => return Failed::Final(Failure::LinkLost),
     };
     match code {
-        ResetCode::REFUSED => AttemptError::Replayable(Failure::NotBegun),
-        ResetCode::OVERLOADED => AttemptError::Final(Failure::GatewayBusy),
-        ResetCode::UNREACHABLE => AttemptError::Final(Failure::ServerUnreachable {
+        ResetCode::REFUSED => Failed::NotBegun(Failure::NotBegun),
+        ResetCode::OVERLOADED => Failed::Final(Failure::GatewayBusy),
+        ResetCode::UNREACHABLE => Failed::Final(Failure::ServerUnreachable {
             route: route.clone(),
         }),
-        ResetCode::DEADLINE => AttemptError::Final(Failure::Late { after: None }),
-        ResetCode::UNKNOWN_ROUTE => AttemptError::Final(Failure::NoSuchRoute {
+        ResetCode::DEADLINE => Failed::Final(Failure::Late { after: None }),
+        ResetCode::UNKNOWN_ROUTE => Failed::Final(Failure::NoSuchRoute {
             route: route.clone(),
             known: Vec::new(),
         }),
-        _ => AttemptError::Final(Failure::GatewayAborted),
+        _ => Failed::Final(Failure::GatewayAborted),
     }
 }
 

@@ -25,6 +25,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::measures;
+
 /// What a socket is taken for before it has said anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -177,7 +179,7 @@ impl Gate {
     pub fn admit(&self, role: Role, source: IpAddr) -> Result<Ticket, GateFull> {
         let source = network_of(source);
         if let Err(full) = self.shared.take(role, source) {
-            metrics::counter!("mcp_edge_gate_refusals_total", "role" => role.as_str()).increment(1);
+            measures::gate_refused(role);
             return Err(full);
         }
         let place = Place {

@@ -25,6 +25,7 @@ use crate::exchange::upload::Upload;
 use crate::exchange::{Admitted, relay};
 use crate::failure::{self, Failure};
 use crate::gate::Ticket;
+use crate::measures;
 
 /// What a listener knows about the connection that a request came on; put into the request's extensions.
 ///
@@ -164,12 +165,11 @@ pub(crate) fn answer(
         match turned {
             Turned::Refused(reason) => {
                 tracing::debug!(reason, "caller refused");
-                metrics::counter!("mcp_edge_refusals_total", "reason" => reason).increment(1);
+                measures::caller_refused(reason);
                 failure::refusal()
             }
             Turned::Failed(failure) => {
-                metrics::counter!("mcp_edge_calls_total", "outcome" => failure.label())
-                    .increment(1);
+                measures::call_failed(failure.label());
                 failure.answer(&upload.prefix(std::time::Duration::ZERO).await)
             }
             Turned::Misdirected => failure::misdirected(),

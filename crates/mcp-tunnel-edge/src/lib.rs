@@ -47,19 +47,19 @@
 //!
 //! # Metrics
 //!
-//! Through the [`metrics`] facade; the program installs the recorder.
+//! Through the [`metrics`] facade; the program installs its recorder before it makes the edge.
 //!
 //! | name | kind | labels |
 //! |---|---|---|
-//! | `mcp_edge_calls_live` | gauge | |
-//! | `mcp_edge_calls_total` | counter | `outcome`: `answered`, `withdrawn`, `caller_gone`, or the failure |
-//! | `mcp_edge_call_head_seconds` | histogram | |
-//! | `mcp_edge_answers_total` | counter | `end`: `complete`, `caller_gone`, `broken_off` |
-//! | `mcp_edge_answer_bytes_total` | counter | |
-//! | `mcp_edge_refusals_total` | counter | `reason` |
-//! | `mcp_edge_links_live` | gauge | `state`: `active`, `pending` |
-//! | `mcp_edge_gate_refusals_total` | counter | `role`: `gateway`, `caller` |
-//! | `mcp_edge_reports_dropped_total` | counter | |
+//! | `mcp_tunnel_edge_calls_live` | gauge | |
+//! | `mcp_tunnel_edge_calls_total` | counter | `outcome`: `answered`, `withdrawn`, `caller_gone`, or the failure |
+//! | `mcp_tunnel_edge_call_head_seconds` | histogram | |
+//! | `mcp_tunnel_edge_answers_total` | counter | `end`: `complete`, `caller_gone`, `broken_off` |
+//! | `mcp_tunnel_edge_answer_bytes_total` | counter | |
+//! | `mcp_tunnel_edge_refusals_total` | counter | `reason` |
+//! | `mcp_tunnel_edge_links_live` | gauge | `state`: `active`, `pending` |
+//! | `mcp_tunnel_edge_gate_refusals_total` | counter | `role`: `gateway`, `caller` |
+//! | `mcp_tunnel_edge_reports_dropped_total` | counter | |
 //!
 //! It has no cargo features.
 
@@ -74,6 +74,7 @@ mod failure;
 mod gate;
 mod ingress;
 mod links;
+mod measures;
 mod report;
 pub mod serve;
 

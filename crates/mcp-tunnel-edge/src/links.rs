@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::clock::entropy;
 use crate::config::EdgeConfig;
 use crate::failure::Failure;
+use crate::measures;
 
 /// A link that carries traffic.
 #[derive(Debug)]
@@ -178,7 +179,7 @@ impl Links {
             }
             live.push(Arc::clone(&link));
         }
-        metrics::gauge!("mcp_edge_links_live", "state" => "active").increment(1.0);
+        measures::links_changed("active", 1.0);
         self.arrivals
             .send_modify(|arrivals| *arrivals = arrivals.wrapping_add(1));
         Some(LivePlace {
@@ -210,7 +211,7 @@ impl Links {
         let waiting = pending.entry(gateway).or_insert(Waiting { code, links: 0 });
         waiting.links += 1;
         drop(table);
-        metrics::gauge!("mcp_edge_links_live", "state" => "pending").increment(1.0);
+        measures::links_changed("pending", 1.0);
         Some(PendingPlace {
             links: Arc::clone(self),
             tunnel,
@@ -287,7 +288,7 @@ impl LivePlace {
 
 impl Drop for LivePlace {
     fn drop(&mut self) {
-        metrics::gauge!("mcp_edge_links_live", "state" => "active").decrement(1.0);
+        measures::links_changed("active", -1.0);
         self.links.leave(self.tunnel, Gone::Live(&self.link));
     }
 }
@@ -331,7 +332,7 @@ impl PendingPlace {
     fn give_back(&mut self) -> Left {
         let (links, tunnel, gateway) = (&self.links, self.tunnel, self.gateway);
         *self.left.get_or_insert_with(|| {
-            metrics::gauge!("mcp_edge_links_live", "state" => "pending").decrement(1.0);
+            measures::links_changed("pending", -1.0);
             links.leave(tunnel, Gone::Pending(gateway))
         })
     }

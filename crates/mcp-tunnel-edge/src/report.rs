@@ -6,6 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use mcp_tunnel_auth::{LinkId, LinkIdentity, LinkReport, LinkReportKind};
 use tokio::sync::Notify;
 
+use crate::measures;
+
 /// Reports on their way to the console. A console that does not read loses round trips and refusals first.
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
@@ -30,7 +32,7 @@ impl Reports {
     pub(crate) fn push(&self, report: LinkReport) {
         let dropped = self.lock().push(report);
         if let Some(dropped) = dropped {
-            metrics::counter!("mcp_edge_reports_dropped_total").increment(1);
+            measures::report_dropped();
             tracing::warn!(link = %dropped.link, "the console does not read reports: one is lost");
         }
         self.ready.notify_one();

@@ -12,6 +12,7 @@ use super::BoxError;
 use super::begin::{Connection, drive};
 use super::sse::Comments;
 use crate::calls::LiveCall;
+use crate::measures::AnswerEnd;
 
 /// What an [`Ingress`](crate::Ingress) answers with: an answer that streams through the tunnel, or one of the edge's
 /// own.
@@ -228,12 +229,11 @@ impl Answer {
 impl Drop for Answer {
     fn drop(&mut self) {
         let end = match self.end {
-            End::Clean => "complete",
-            End::Open if self.body.is_end_stream() => "complete",
-            End::Open => "caller_gone",
-            End::Broken => "broken_off",
+            End::Clean => AnswerEnd::Complete,
+            End::Open if self.body.is_end_stream() => AnswerEnd::Complete,
+            End::Open => AnswerEnd::CallerGone,
+            End::Broken => AnswerEnd::BrokenOff,
         };
-        metrics::counter!("mcp_edge_answers_total", "end" => end).increment(1);
-        metrics::counter!("mcp_edge_answer_bytes_total").increment(self.bytes);
+        self.call.measures().answer_ended(end, self.bytes);
     }
 }

@@ -121,7 +121,7 @@ impl Upload {
 
     /// The first bytes of the body, read from the caller if no exchange has begun to. Gives up after `patience`.
     pub(crate) async fn prefix(&self, patience: Duration) -> Vec<u8> {
-        if !self.is_touched() {
+        if !self.lock().touched {
             let gathered = poll_fn(|cx| self.lock().poll_gather(cx, PREFIX_BYTES));
             let _ = tokio::time::timeout(patience, gathered).await;
         }
@@ -137,9 +137,10 @@ impl Upload {
         state.prefix_len = PREFIX_BYTES;
     }
 
-    /// Whether an exchange has taken anything of the body, so that it cannot be offered again.
-    pub(crate) fn is_touched(&self) -> bool {
-        self.lock().touched
+    /// Whether there is nothing in it and nothing will come, so that it can be offered again and again.
+    pub(crate) fn is_empty(&self) -> bool {
+        let state = self.lock();
+        !state.touched && state.is_end()
     }
 
     /// Whether the exchange knows that it has taken everything. Unlike the body's own end, which another task may
@@ -335,12 +336,12 @@ mod tests {
         let upload = Upload::new(Full::new(Bytes::from_static(b"{\"id\":1}")));
         upload.gather().await;
         assert_eq!(upload.body().size_hint().exact(), Some(8));
-        assert!(!upload.is_touched() && !upload.is_told_end());
+        assert!(!upload.lock().touched && !upload.is_told_end());
         assert_eq!(
             upload.body().collect().await.unwrap().to_bytes(),
             "{\"id\":1}"
         );
-        assert!(upload.is_touched() && upload.is_told_end());
+        assert!(upload.lock().touched && upload.is_told_end());
         assert_eq!(upload.prefix(Duration::ZERO).await, b"{\"id\":1}");
     }
 
@@ -349,7 +350,7 @@ mod tests {
         let (tx, body) = channel();
         let upload = Upload::new(body);
         upload.gather().await;
-        assert!(!upload.is_touched());
+        assert!(!upload.lock().touched);
         tx.send(data("a")).await.unwrap();
         tx.send(data("b")).await.unwrap();
         drop(tx);
@@ -368,7 +369,7 @@ mod tests {
             upload.prefix(Duration::from_millis(100)).await,
             b"{\"id\":7"
         );
-        assert!(!upload.is_touched());
+        assert!(!upload.lock().touched);
     }
 
     #[tokio::test]
