@@ -135,6 +135,15 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Skips the case where commands have no `/proc` of their own.
+    pub(crate) async fn need_proc(&self, sandbox: &dyn Sandbox) -> Result<()> {
+        let there = sh(sandbox, "cat /proc/self/status > /dev/null")
+            .await?
+            .exit
+            .success();
+        self.need(there, "/proc inside")
+    }
+
     pub(crate) async fn sandbox(&self) -> Result<Box<dyn Sandbox>> {
         self.sandbox_of(crate::spec()).await
     }

@@ -68,20 +68,13 @@ def secret(path, *more):
     """Reads a host's file by every way there is."""
     ways = [path, "/proc/1/root" + path, "/proc/self/root" + path, "/proc/1/cwd/../../.." + path,
             "/../../.." + path, "/proc/self/cwd/../../../.." + path]
-    for fd in os.listdir("/proc/self/fd"):
+    for fd in tried(lambda: os.listdir("/proc/self/fd"))[1] if os.access("/proc/self/fd", os.R_OK) else ():
         ways += ["/proc/self/fd/" + fd + "/.." * 8 + path, "/proc/1/fd/" + fd + "/.." * 8 + path]
     for way in ways + list(more):
         worked, got = tried(lambda: read(way))
         if worked:
             return say(True, way + " " + repr(got[:80]))
     say(False, "not readable by %d ways" % len(ways))
-
-
-def names(*paths):
-    for path in paths:
-        if tried(lambda: os.lstat(path))[0]:
-            return say(True, path)
-    say(False, "none is there")
 
 
 def set_id():
@@ -272,16 +265,18 @@ def network(port):
     say(worked or took > 3, " ".join(worked) or "nothing reached in %.1f s" % took)
 
 
-def unix(name, path):
+def unix(*addresses):
+    """Connects to sockets: paths, and names behind an at sign."""
     def connect(address):
         with socket.socket(socket.AF_UNIX) as s:
-            s.connect(address)
-    any_of(lambda: connect("\0" + name), lambda: connect(path), lambda: connect("/proc/1/root" + path))
+            s.connect("\0" + address[1:] if address[0] == "@" else address)
+    any_of(*[lambda a=a: connect(a) for a in addresses])
 
 
 def signals(victim):
     victim = int(victim)
-    any_of(lambda: os.kill(victim, 0), lambda: os.close(os.pidfd_open(victim)), lambda: os.kill(victim, signal.SIGTERM))
+    any_of(lambda: os.kill(victim, 0), lambda: signal.pidfd_send_signal(os.pidfd_open(victim), 0),
+           lambda: os.kill(victim, signal.SIGTERM))
 
 
 def first_process():
@@ -402,8 +397,12 @@ def shm(action):
 
 
 def sock(action, name):
+    worked, why = tried(lambda: socket.socket(socket.AF_UNIX).close())
+    if not worked:
+        return say(False, why)
     with socket.socket(socket.AF_UNIX) as s:
         if action == "listen":
+            # Where no such socket can be made there is nothing to reach, either.
             s.bind("\0" + name)
             s.listen()
             print("open", flush=True)

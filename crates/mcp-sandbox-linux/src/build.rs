@@ -2,7 +2,6 @@
 //! its fork.
 
 use std::collections::HashMap;
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
@@ -14,15 +13,18 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::process::{Pid, PidfdFlags, Signal, getegid, geteuid, pidfd_open, pidfd_send_signal};
 
 use crate::cgroup::{Group, Hierarchies};
-use crate::config::Config;
+use crate::config::{Config, RootSource};
 use crate::confine::PathRules;
+use crate::ids::{own_namespaces, user_namespace, write_maps};
 use crate::init::{self, Birth, Go, Ready};
+use crate::layers;
 use crate::message::{Born, CreateRequest, DeleteOutcome, Found, Refusal};
 use crate::plan::{self, AGENT, EffectiveLimits, HOME, IdMaps, WORKSPACE};
 use crate::root::{self, Additions, Template};
+use crate::rules::{Dirs, Scratch};
 use crate::step::{Step as _, StepError};
 use crate::sys::{self, Forked};
-use crate::syscalls::{Filters, Internet};
+use crate::syscalls::{Filters, Internet, Ipc};
 use crate::tier::Attempt;
 use crate::uids::{LockedRange, Ranges, UidRange};
 use crate::wire;
@@ -42,6 +44,9 @@ pub(crate) struct Foundation {
     hierarchies: Option<Hierarchies>,
     ranges: Option<Ranges>,
     filters: Filters,
+    /// For sandboxes that share the host's network namespace and may not use it.
+    closed_filters: Filters,
+    scratch: Option<Scratch>,
     sources: Vec<OwnedFd>,
     id_maps: HashMap<(u32, u32, UidRange), OwnedFd>,
     pub(crate) workspaces: Workspaces,
@@ -53,6 +58,9 @@ pub(crate) struct Built {
     pub(crate) pid: i32,
     pub(crate) group: Option<Group>,
     pub(crate) workspace: Option<WorkspaceName>,
+    /// Its init adopts orphans, for want of a pid namespace.
+    pub(crate) adopts: bool,
+    id: u64,
     _range: Option<LockedRange>,
 }
 
@@ -64,17 +72,22 @@ impl Foundation {
                 sys::unshare(libc::CLONE_NEWNS).step("make a mount namespace")?;
             }
             Attempt::OwnUser => own_namespaces().step("make a user namespace")?,
-            Attempt::Rules => {
-                return Err(io::ErrorKind::Unsupported).step("run without namespaces");
-            }
+            Attempt::Rules => rules_only(&config)?,
         }
-        let template = Template::build(&config)?;
+        let without_namespaces = attempt == Attempt::Rules;
+        let template = if without_namespaces {
+            None
+        } else {
+            Some(Template::build(&config)?)
+        };
+        let scratch = without_namespaces.then(Scratch::open);
+        let scratch = scratch.transpose().step("make a directory below /tmp")?;
         let with_groups = attempt == Attempt::RangesAndGroups;
         let hierarchies = with_groups
             .then(Hierarchies::open)
             .transpose()
             .step("make control groups")?;
-        let ranges = (attempt != Attempt::OwnUser).then(Ranges::of_host);
+        let ranges = (attempt != Attempt::OwnUser && geteuid().is_root()).then(Ranges::of_host);
         let sources = config
             .mounts
             .iter()
@@ -83,11 +96,13 @@ impl Foundation {
                     .step(&format!("open {} without following links", mount.source))
             })
             .collect::<Result<_, _>>()?;
-        let workspaces =
-            Workspaces::open(&config, ranges.is_some()).step("open the state directory")?;
+        let workspaces = Workspaces::open(&config, ranges.is_some(), !without_namespaces)
+            .step("open the state directory")?;
         Ok(Self {
-            filters: Filters::new(Internet::Allowed).step("compile the system call filter")?,
-            template: Some(template),
+            filters: filters(Internet::Allowed, without_namespaces)?,
+            closed_filters: filters(Internet::Refused, without_namespaces)?,
+            template,
+            scratch,
             hierarchies,
             ranges,
             sources,
@@ -139,6 +154,7 @@ impl Foundation {
             tier: self.attempt.tier(),
             fell,
             layers,
+            own_users: self.scratch.is_none() || self.ranges.is_some(),
             cgroup: self.hierarchies.is_some(),
             freezer: self
                 .hierarchies
@@ -158,12 +174,14 @@ impl Foundation {
         }
         let limits = plan::limits(&request.limits, &self.config);
         let range = self.lock_range(request)?;
-        let maps = plan::id_maps(
-            range.as_ref().map(|locked| locked.range),
-            geteuid().as_raw(),
-            getegid().as_raw(),
-        );
-        let mounts = self.detached_mounts(request, range.as_ref().map(|locked| locked.range))?;
+        let ids = range.as_ref().map(|locked| locked.range);
+        let (maps, mounts, dirs) = match &self.scratch {
+            None => {
+                let maps = plan::id_maps(ids, geteuid().as_raw(), getegid().as_raw());
+                (Some(maps), self.detached_mounts(request, ids)?, None)
+            }
+            Some(_) => (None, Vec::new(), Some(self.host_dirs(request, ids)?)),
+        };
         let group = match &self.hierarchies {
             Some(all) => Some(
                 all.create(request.id, &limits)
@@ -175,17 +193,30 @@ impl Foundation {
             pid: 0,
             group,
             workspace: request.workspace.clone(),
+            adopts: dirs.is_some(),
+            id: request.id,
             _range: range,
         };
-        match self.give_birth(request, &maps, limits, mounts, &mut built) {
+        let inside = Inside {
+            maps,
+            mounts,
+            dirs,
+            limits,
+            commands: self.command_ids(ids),
+        };
+        let dirs = inside.dirs.clone();
+        match self.give_birth(request, inside, &mut built) {
             Ok((control, mut layers)) => {
-                layers.extend(self.own_layers(request, &limits));
-                let born = Born {
-                    layers,
-                    working_dir: WORKSPACE.to_owned(),
-                    temp_dir: "/tmp".to_owned(),
-                };
-                Ok((built, control, born))
+                layers.extend(match &self.scratch {
+                    Some(_) => layers::without_namespaces(request.network, self.ranges.is_some()),
+                    None => layers::with_namespaces(
+                        request.network,
+                        &limits,
+                        self.ranges.is_some(),
+                        self.hierarchies.as_ref(),
+                    ),
+                });
+                Ok((built, control, born(layers, dirs.as_ref())))
             }
             Err(error) => {
                 if built.pid != 0 {
@@ -203,12 +234,23 @@ impl Foundation {
             group.kill();
             group.remove();
         }
+        if let Some(scratch) = &self.scratch {
+            scratch.remove(built.id);
+        }
+    }
+
+    /// Whether this process adopts orphans, for want of pid namespaces.
+    pub(crate) fn adopts(&self) -> bool {
+        self.scratch.is_some()
     }
 
     /// Gives back everything; no sandbox may live.
     pub(crate) fn close(&self) {
         if let Some(hierarchies) = &self.hierarchies {
             hierarchies.remove();
+        }
+        if let Some(scratch) = &self.scratch {
+            scratch.close();
         }
     }
 
@@ -328,38 +370,58 @@ impl Foundation {
         }
     }
 
+    /// The directories of a sandbox without namespaces.
+    fn host_dirs(&self, request: &CreateRequest, ids: Option<UidRange>) -> Result<Dirs, StepError> {
+        let scratch = self
+            .scratch
+            .as_ref()
+            .ok_or(io::ErrorKind::NotFound)
+            .step("find the scratch space")?;
+        let owner = ids.map(|range| range.base() + AGENT);
+        let mut dirs = scratch
+            .make(request.id, owner)
+            .step("make the sandbox's directories")?;
+        if let (Some(name), Some(state)) = (&request.workspace, &self.config.state_dir) {
+            self.workspaces
+                .folder(name, ids)
+                .step("open the workspace")?;
+            dirs.working = state.join("workspaces").join(name.as_str());
+        }
+        Ok(dirs)
+    }
+
+    /// Whom commands become, where that is not who init is.
+    fn command_ids(&self, ids: Option<UidRange>) -> Option<u32> {
+        match (&self.scratch, ids) {
+            (None, Some(_)) => Some(AGENT),
+            (Some(_), Some(range)) => Some(range.base() + AGENT),
+            (_, None) => None,
+        }
+    }
+
     fn give_birth(
         &self,
         request: &CreateRequest,
-        maps: &IdMaps,
-        limits: EffectiveLimits,
-        mounts: Vec<(OwnedFd, String)>,
+        inside: Inside,
         built: &mut Built,
     ) -> Result<(OwnedFd, Vec<Layer>), StepError> {
         let (ours, theirs) = wire::pair().step("make a socket")?;
-        match sys::clone_process(plan::namespaces(request.network)).step("make the namespaces")? {
+        let namespaces = if inside.maps.is_some() {
+            plan::namespaces(request.network)
+        } else {
+            0
+        };
+        match sys::clone_process(namespaces).step("make the namespaces")? {
             Forked::Child => {
                 drop(ours);
-                let additions = Additions {
-                    mounts,
-                    workspace: request.workspace.is_some(),
-                    limits,
-                };
-                let birth = Birth {
-                    root: self.template.as_ref().map(|template| (template, additions)),
-                    separate_init: maps.separate_init,
-                    network: request.network,
-                    limits,
-                    hard_memory: built.group.is_some(),
-                    rules: path_rules(request),
-                    filters: &self.filters,
-                };
-                init::live(theirs, birth)
+                init::live(theirs, self.birth(request, inside, built.group.is_some()))
             }
             Forked::Parent(pid) => {
                 built.pid = pid;
                 drop(theirs);
-                write_maps(pid, maps).step("map user ids")?;
+                if let Some(maps) = &inside.maps {
+                    write_maps(pid, maps).step("map user ids")?;
+                }
                 if let Some(group) = &built.group {
                     group.attach(pid).step("enter the control group")?;
                 }
@@ -370,45 +432,101 @@ impl Foundation {
         }
     }
 
-    /// The layers that the launcher itself put in force.
-    fn own_layers(&self, request: &CreateRequest, limits: &EffectiveLimits) -> Vec<Layer> {
-        let mut layers = vec![Layer::in_force(
-            "namespaces",
-            match request.network {
-                Network::None => "user, mount, pid, network, ipc, uts, cgroup",
-                _ => "user, mount, pid, ipc, uts, cgroup; the host's network",
+    /// What the new init is told; in the child.
+    fn birth(&self, request: &CreateRequest, inside: Inside, hard_memory: bool) -> Birth<'_> {
+        let Inside {
+            maps,
+            mounts,
+            dirs,
+            limits,
+            commands,
+        } = inside;
+        let host_network = request.network == Network::Host;
+        let additions = Additions {
+            mounts,
+            workspace: request.workspace.is_some(),
+            limits,
+        };
+        Birth {
+            root: self.template.as_ref().map(|template| (template, additions)),
+            root_of_namespace: maps.is_some_and(|maps| maps.separate_init),
+            commands,
+            network: request.network,
+            limits,
+            own_user: commands.is_some() || dirs.is_none(),
+            hard_memory,
+            rules: match &dirs {
+                Some(dirs) => dirs.path_rules(host_network),
+                None => path_rules(request),
             },
-        )];
-        layers.push(if self.ranges.is_some() {
-            Layer::in_force("users", "a private range of ids; commands and init differ")
-        } else {
-            Layer::lacking(
-                "users",
-                LayerState::Partial,
-                "commands run with the caller's own user id on the host",
-                "a kernel escape lands in the caller's account; sandboxes share it",
-                "start as root",
-            )
-        });
-        layers.push(match &self.hierarchies {
-            Some(all) => Layer::in_force(
-                "limits",
-                format!(
-                    "{}; memory {} MiB, {} processes",
-                    all.describe(),
-                    limits.memory_bytes >> 20,
-                    limits.processes
-                ),
-            ),
-            None => Layer::lacking(
-                "limits",
-                LayerState::Partial,
-                "no control groups: memory per process only, no processor limit; processes and disk hold",
-                "a command can use the host's memory by many processes, and its processors",
-                "start as root on a host whose control groups can be written",
-            ),
-        });
-        layers
+            filters: if dirs.is_some() && !host_network {
+                &self.closed_filters
+            } else {
+                &self.filters
+            },
+        }
+    }
+}
+
+/// What a sandbox is made of, from the launcher's side.
+#[derive(Debug)]
+struct Inside {
+    /// None without namespaces.
+    maps: Option<IdMaps>,
+    mounts: Vec<(OwnedFd, String)>,
+    /// Only without namespaces.
+    dirs: Option<Dirs>,
+    limits: EffectiveLimits,
+    commands: Option<u32>,
+}
+
+fn filters(internet: Internet, without_namespaces: bool) -> Result<Filters, StepError> {
+    let ipc = if without_namespaces {
+        Ipc::Host
+    } else {
+        Ipc::Own
+    };
+    Filters::new(internet, ipc).step("compile the system call filter")
+}
+
+/// What must hold where there are only rules.
+fn rules_only(config: &Config) -> Result<(), StepError> {
+    if config.root != RootSource::Host || !config.mounts.is_empty() {
+        return Err(io::Error::other(
+            "a root file system and mounts need namespaces",
+        ))
+        .step("run without namespaces");
+    }
+    let (version, own_users) = (sys::landlock_version(), geteuid().is_root());
+    if version < 1 || (version < SCOPES && !own_users) {
+        return Err(io::Error::other(format!(
+            "Landlock ABI {SCOPES}, or root for a user of its own for each sandbox, is needed; the kernel has ABI {version}"
+        )))
+        .step("restrict by Landlock");
+    }
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).step("adopt orphans")
+}
+
+/// The version of Landlock that keeps signals and abstract sockets apart.
+const SCOPES: i64 = 6;
+
+fn born(layers: Vec<Layer>, dirs: Option<&Dirs>) -> Born {
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    match dirs {
+        Some(dirs) => Born {
+            layers,
+            working_dir: text(&dirs.working),
+            temp_dir: text(&dirs.temp),
+            home_dir: text(&dirs.home),
+            launcher_kills: true,
+        },
+        None => Born {
+            layers,
+            working_dir: WORKSPACE.to_owned(),
+            temp_dir: "/tmp".to_owned(),
+            home_dir: HOME.to_owned(),
+            launcher_kills: false,
+        },
     }
 }
 
@@ -454,44 +572,6 @@ fn end(pid: i32) -> io::Result<()> {
     let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
     rustix::io::retry_on_intr(|| poll(&mut fds, None))?;
     Ok(())
-}
-
-/// Enters a user and a mount namespace of this process's own.
-fn own_namespaces() -> io::Result<()> {
-    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
-    sys::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS)?;
-    let own = Path::new("/proc/self");
-    fs::write(own.join("setgroups"), "deny")?;
-    fs::write(own.join("uid_map"), format!("{uid} {uid} 1\n"))?;
-    fs::write(own.join("gid_map"), format!("{gid} {gid} 1\n"))
-}
-
-fn write_maps(pid: i32, maps: &IdMaps) -> io::Result<()> {
-    let process = Path::new("/proc").join(pid.to_string());
-    if !maps.separate_init {
-        fs::write(process.join("setgroups"), "deny")?;
-    }
-    fs::write(process.join("uid_map"), &maps.uid_map)?;
-    fs::write(process.join("gid_map"), &maps.gid_map)
-}
-
-/// A user namespace with these maps and no process.
-pub(crate) fn user_namespace(maps: &IdMaps) -> io::Result<OwnedFd> {
-    let (ours, theirs) = wire::pair()?;
-    match sys::clone_process(libc::CLONE_NEWUSER)? {
-        Forked::Child => {
-            drop(ours);
-            let _ = rustix::io::read(&theirs, &mut [0; 1]);
-            sys::exit_now(0)
-        }
-        Forked::Parent(pid) => {
-            drop(theirs);
-            write_maps(pid, maps)?;
-            let namespace = fs::File::open(format!("/proc/{pid}/ns/user"))?;
-            drop(ours);
-            Ok(namespace.into())
-        }
-    }
 }
 
 /// Opens a mount's source without following any link.

@@ -291,9 +291,23 @@ fn own_group<'a>(own: &'a str, controller: Option<&str>) -> Option<&'a str> {
 }
 
 /// A name that says which process it belongs to, safe against reused ids.
-fn instance_name(pid: u32) -> io::Result<String> {
+pub(crate) fn instance_name(pid: u32) -> io::Result<String> {
     let started = started_at(pid).ok_or(io::ErrorKind::NotFound)?;
     Ok(format!("{PREFIX}{pid}-{started}"))
+}
+
+/// Whether a name is that of a launcher that no longer lives.
+pub(crate) fn is_left_over(name: &str) -> bool {
+    let parts = name
+        .strip_prefix(PREFIX)
+        .and_then(|rest| rest.split_once('-'));
+    let Some((pid, started)) = parts else {
+        return false;
+    };
+    let (Ok(pid), Ok(started)) = (pid.parse(), started.parse::<u64>()) else {
+        return false;
+    };
+    started_at(pid) != Some(started)
 }
 
 /// When a process started, if it lives: a zombie holds nothing any more.
@@ -308,15 +322,7 @@ fn started_at(pid: u32) -> Option<u64> {
 /// Kills and removes the groups of launchers that no longer live.
 fn remove_leftovers(dir: &Path) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let Some((pid, started)) = name
-            .to_str()
-            .and_then(|name| name.strip_prefix(PREFIX)?.split_once('-'))
-            .and_then(|(pid, started)| Some((pid.parse().ok()?, started.parse::<u64>().ok()?)))
-        else {
-            continue;
-        };
-        if started_at(pid) == Some(started) {
+        if !entry.file_name().to_str().is_some_and(is_left_over) {
             continue;
         }
         let path = entry.path();

@@ -51,6 +51,12 @@ pub(crate) fn landlock(rules: &PathRules) -> Result<Layer, landlock::RulesetErro
         for path in paths {
             // A path that does not exist needs no rule.
             let Ok(fd) = PathFd::new(path) else { continue };
+            let folder = std::fs::metadata(path).is_ok_and(|meta| meta.is_dir());
+            let access = if folder {
+                access
+            } else {
+                access & AccessFs::from_file(LANDLOCK)
+            };
             created = created.add_rule(PathBeneath::new(fd, access))?;
         }
     }
@@ -109,10 +115,17 @@ pub(crate) fn drop_capabilities(keep: CapabilitySet) -> io::Result<()> {
 }
 
 /// Lowers the resource limits of this process and its children.
-pub(crate) fn resource_limits(limits: &EffectiveLimits, hard_memory: bool) -> io::Result<()> {
+pub(crate) fn resource_limits(
+    limits: &EffectiveLimits,
+    hard_memory: bool,
+    own_user: bool,
+) -> io::Result<()> {
     lower(Resource::Core, 0)?;
     lower(Resource::Nofile, u64::from(limits.open_files))?;
-    lower(Resource::Nproc, u64::from(limits.processes))?;
+    if own_user {
+        // Counted per user: with the caller's own, its other processes would count too.
+        lower(Resource::Nproc, u64::from(limits.processes))?;
+    }
     lower(Resource::Memlock, 8 << 20)?;
     lower(Resource::Msgqueue, 819_200)?;
     if let Some(bytes) = limits.file_bytes {

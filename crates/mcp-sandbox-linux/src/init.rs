@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::process::{
-    DumpableBehavior, Gid, Pid, Signal, Uid, kill_process, kill_process_group,
+    DumpableBehavior, Gid, Pid, Signal, Uid, getpid, kill_process_group, set_child_subreaper,
     set_dumpable_behavior, set_parent_process_death_signal, setsid,
 };
 use rustix::pty::OpenptFlags;
@@ -27,12 +27,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::confine::{self, PathRules};
 use crate::message::{ExecEnd, ExecRequest, ExecStage, FromInit, ProgramRequest, ToInit};
-use crate::plan::{AGENT, EffectiveLimits};
+use crate::plan::EffectiveLimits;
 use crate::root::{Additions, Template};
 use crate::step::{Step as _, StepError};
 use crate::sys::{self, Ended, Forked};
 use crate::syscalls::Filters;
-use crate::{inside, wire};
+use crate::{inside, reap, wire};
 
 /// Written before a command is forked: the kernel kills it before init.
 const COMMAND_BADNESS: &[u8] = b"500";
@@ -43,10 +43,14 @@ const INIT_BADNESS: &[u8] = b"0";
 pub(crate) struct Birth<'a> {
     /// None at T3.
     pub(crate) root: Option<(&'a Template, Additions)>,
-    /// Init is root of its user namespace, commands are [`AGENT`].
-    pub(crate) separate_init: bool,
+    /// Init becomes root of its user namespace first.
+    pub(crate) root_of_namespace: bool,
+    /// Whom commands become; none: they are who init is.
+    pub(crate) commands: Option<u32>,
     pub(crate) network: Network,
     pub(crate) limits: EffectiveLimits,
+    /// The commands' user has no processes outside of this sandbox.
+    pub(crate) own_user: bool,
     /// A control group limits memory.
     pub(crate) hard_memory: bool,
     pub(crate) rules: PathRules,
@@ -73,7 +77,7 @@ struct Running {
 
 /// Lives as init. `control` is its only tie to the outside.
 pub(crate) fn live(control: OwnedFd, birth: Birth<'_>) -> ! {
-    let separate = birth.separate_init;
+    let commands = birth.commands;
     // Opened while it still can be: a process that cannot be traced does not own its files in /proc.
     let own_badness = open(
         "/proc/self/oom_score_adj",
@@ -92,7 +96,7 @@ pub(crate) fn live(control: OwnedFd, birth: Birth<'_>) -> ! {
         wire::send(kept.control.as_fd(), &Ready::Up(layers), &[]).map_err(io::Error::other)?;
         Server {
             kept,
-            separate,
+            commands,
             running: Vec::new(),
         }
         .serve()
@@ -109,7 +113,7 @@ fn build(control: &OwnedFd, birth: Birth<'_>) -> Result<Vec<Layer>, StepError> {
         .map_err(io::Error::other)
         .and_then(|go| go.ok_or_else(|| io::ErrorKind::UnexpectedEof.into()))
         .step("wait for the launcher")?;
-    if birth.separate_init {
+    if birth.root_of_namespace {
         set_thread_groups(&[]).step("drop groups")?;
         become_ids(0).step("become root of the namespace")?;
     }
@@ -120,12 +124,15 @@ fn build(control: &OwnedFd, birth: Birth<'_>) -> Result<Vec<Layer>, StepError> {
             loopback().step("bring loopback up")?;
         }
         layers.extend(template.enter(additions)?);
+    } else {
+        set_child_subreaper(Some(getpid())).step("adopt orphans")?;
     }
     // Changing ids has cleared it.
     set_parent_process_death_signal(Some(Signal::KILL)).step("tie to the launcher")?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable).step("forbid tracing init")?;
-    confine::resource_limits(&birth.limits, birth.hard_memory).step("set resource limits")?;
-    let keep = if birth.separate_init {
+    confine::resource_limits(&birth.limits, birth.hard_memory, birth.own_user)
+        .step("set resource limits")?;
+    let keep = if birth.commands.is_some() {
         CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::KILL
     } else {
         CapabilitySet::empty()
@@ -177,7 +184,7 @@ struct Kept {
 #[derive(Debug)]
 struct Server {
     kept: Kept,
-    separate: bool,
+    commands: Option<u32>,
     running: Vec<Running>,
 }
 
@@ -222,7 +229,7 @@ impl Server {
             }
             ToInit::KillTree { id } => {
                 if let Some(pid) = self.pid_of(id) {
-                    kill_tree(pid);
+                    reap::kill_tree(pid);
                 }
                 Ok(())
             }
@@ -232,13 +239,13 @@ impl Server {
     fn exec(&mut self, request: &ExecRequest, fds: &[OwnedFd]) -> io::Result<()> {
         let id = request.id;
         self.set_badness(COMMAND_BADNESS);
-        let started = start(request, fds, self.separate);
+        let started = start(request, fds, self.commands);
         self.set_badness(INIT_BADNESS);
         match started {
             Ok((pid, terminal)) => {
                 self.running.push(Running { id, pid });
                 let terminal = terminal.as_ref().map(|fd| fd.as_fd());
-                self.say(&FromInit::Started { id }, terminal.as_slice())
+                self.say(&FromInit::Started { id, pid }, terminal.as_slice())
             }
             Err((stage, error)) => {
                 let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
@@ -286,7 +293,7 @@ type StartError = (ExecStage, io::Error);
 fn start(
     request: &ExecRequest,
     fds: &[OwnedFd],
-    separate: bool,
+    commands: Option<u32>,
 ) -> Result<(i32, Option<OwnedFd>), StartError> {
     let prepare = |error: io::Error| (ExecStage::Prepare, error);
     let expected = if request.terminal.is_some() {
@@ -308,7 +315,7 @@ fn start(
     match sys::fork().map_err(prepare)? {
         Forked::Child => {
             let slave = terminal.as_ref().map(|(_, slave)| slave.as_fd());
-            let (stage, error) = run(request, &command, fds, slave, separate, reporter.as_fd());
+            let (stage, error) = run(request, &command, fds, slave, commands, reporter.as_fd());
             let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
             let mut bytes = [0; 5];
             bytes[0] = stage as u8;
@@ -344,15 +351,19 @@ fn run(
     command: &ArgvAndEnv,
     fds: &[OwnedFd],
     slave: Option<BorrowedFd<'_>>,
-    separate: bool,
+    commands: Option<u32>,
     reporter: BorrowedFd<'_>,
 ) -> StartError {
     let prepared = streams(fds, request.input, slave).and_then(|()| {
         sys::reset_signals();
         rustix::process::umask(Mode::from_raw_mode(0o022));
-        if separate {
+        if let Some(id) = commands {
             set_thread_groups(&[])?;
-            become_ids(AGENT)?;
+            become_ids(id)?;
+        }
+        if is_adopter() {
+            // There is no pid namespace whose end would end this process.
+            set_parent_process_death_signal(Some(Signal::KILL))?;
         }
         confine::drop_capabilities(CapabilitySet::empty())?;
         sys::close_on_exec_from(3)
@@ -421,49 +432,9 @@ fn open_terminal((rows, columns): (u16, u16)) -> io::Result<(OwnedFd, OwnedFd)> 
     Ok((master, slave))
 }
 
-/// Kills a command with its group, session and descendants.
-///
-/// Each is stopped before its children are looked for, so that none can flee.
-fn kill_tree(leader: i32) {
-    let mut family = vec![leader];
-    let mut stopped = 0;
-    while stopped < family.len() {
-        for pid in &family[stopped..] {
-            signal(*pid, Signal::STOP);
-        }
-        stopped = family.len();
-        for (pid, parent, session) in live_processes() {
-            if !family.contains(&pid) && (family.contains(&parent) || family.contains(&session)) {
-                family.push(pid);
-            }
-        }
-    }
-    if let Some(pid) = Pid::from_raw(leader) {
-        let _ = kill_process_group(pid, Signal::KILL);
-    }
-    for pid in family {
-        signal(pid, Signal::KILL);
-    }
-}
-
-fn signal(pid: i32, signal: Signal) {
-    if let Some(pid) = Pid::from_raw(pid).filter(|pid| !pid.is_init()) {
-        let _ = kill_process(pid, signal);
-    }
-}
-
-/// Every process but zombies and init: pid, parent, session.
-fn live_processes() -> impl Iterator<Item = (i32, i32, i32)> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| {
-        let pid = entry.file_name().to_str()?.parse().ok()?;
-        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
-        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-        let state = fields.next()?;
-        let parent = fields.next()?.parse().ok()?;
-        let session = fields.nth(1)?.parse().ok()?;
-        (state != "Z" && pid != 1).then_some((pid, parent, session))
-    })
+/// Whether this process's children have it, and no pid namespace, to end with.
+fn is_adopter() -> bool {
+    !rustix::process::getppid().is_some_and(Pid::is_init)
 }
 
 fn become_ids(id: u32) -> io::Result<()> {

@@ -18,7 +18,7 @@ use crate::build::{Built, Foundation};
 use crate::config::Config;
 use crate::message::{Born, EndReason, Found, FromLauncher, Refusal, ToLauncher};
 use crate::sys;
-use crate::{tier, wire};
+use crate::{reap, tier, wire};
 
 /// Name under which the launcher is executed.
 pub(crate) const NAME: &str = "mcp-sandbox-launcher";
@@ -189,6 +189,13 @@ impl Launcher {
                 let done = group.is_some_and(|group| group.freeze(frozen));
                 self.say(&FromLauncher::Frozen { id, done })
             }
+            ToLauncher::KillTree { id, pid } => {
+                let init = self.alive.get(&id).map(|alive| alive.built.pid);
+                if init.is_some_and(|init| reap::descends(pid, init)) {
+                    reap::kill_tree(pid);
+                }
+                Ok(())
+            }
             ToLauncher::ListWorkspaces { request } => {
                 let names = self.foundation.workspaces.list();
                 self.say(&FromLauncher::Workspaces { request, names })
@@ -245,11 +252,32 @@ impl Launcher {
                 continue;
             };
             if let Some(alive) = self.alive.remove(&id) {
+                self.end_strays();
                 self.foundation.clear(alive.built);
                 self.say(&FromLauncher::Destroyed { id, why: alive.why })?;
             }
         }
         Ok(())
+    }
+
+    /// Kills what a dead init has left to this process, which only happens without
+    /// pid namespaces.
+    fn end_strays(&self) {
+        if !self.foundation.adopts() {
+            return;
+        }
+        let inits = self
+            .alive
+            .values()
+            .map(|alive| alive.built.pid)
+            .collect::<Vec<_>>();
+        let own = std::process::id().cast_signed();
+        for child in reap::children(own)
+            .into_iter()
+            .filter(|child| !inits.contains(child))
+        {
+            reap::kill_tree(child);
+        }
     }
 
     fn expire(&mut self) {
@@ -282,6 +310,7 @@ impl Launcher {
             let _ = rustix::io::retry_on_intr(|| poll(&mut fds, None));
             self.foundation.clear(alive.built);
         }
+        self.end_strays();
         while sys::reap().is_some() {}
         self.foundation.close();
     }
@@ -299,6 +328,9 @@ impl Alive {
         if let Some(group) = &self.built.group {
             group.freeze(false);
             group.kill();
+        }
+        if self.built.adopts {
+            reap::kill_descendants(self.built.pid);
         }
         let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
     }

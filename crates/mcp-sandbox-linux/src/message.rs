@@ -20,6 +20,8 @@ pub(crate) enum ToLauncher {
     KeepAlive { id: u64, ttl_ms: u64 },
     /// Stop or continue all of its processes.
     Freeze { id: u64, frozen: bool },
+    /// Kill a command of a sandbox with every descendant.
+    KillTree { id: u64, pid: i32 },
     /// Names of the workspaces that exist.
     ListWorkspaces { request: u64 },
     /// Delete a workspace that no live sandbox uses.
@@ -73,6 +75,8 @@ pub(crate) struct Found {
     pub(crate) layers: Vec<Layer>,
     pub(crate) cgroup: bool,
     pub(crate) freezer: bool,
+    /// Each sandbox has user ids, or a user namespace, of its own.
+    pub(crate) own_users: bool,
     pub(crate) launcher_pid: i32,
 }
 
@@ -82,6 +86,9 @@ pub(crate) struct Born {
     pub(crate) layers: Vec<Layer>,
     pub(crate) working_dir: String,
     pub(crate) temp_dir: String,
+    pub(crate) home_dir: String,
+    /// Trees of commands are killed by the launcher: init cannot see them.
+    pub(crate) launcher_kills: bool,
 }
 
 /// Why a sandbox could not be made.
@@ -148,7 +155,7 @@ pub(crate) enum ProgramRequest {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum FromInit {
     /// It runs. With a terminal the one descriptor is its controlling side.
-    Started { id: u64 },
+    Started { id: u64, pid: i32 },
     /// It does not.
     Failed {
         id: u64,

@@ -16,7 +16,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use crate::message::{EndReason, ExecEnd, ToInit};
+use crate::message::{EndReason, ExecEnd, ToInit, ToLauncher};
 use crate::sandbox::Live;
 use crate::service::Shared;
 use crate::sys;
@@ -44,7 +44,8 @@ pub(crate) struct Streams {
 pub(crate) struct LinuxProcess {
     id: u64,
     live: Arc<Live>,
-    _shared: Arc<Shared>,
+    shared: Arc<Shared>,
+    pid: i32,
     exit: Option<oneshot::Receiver<ExecEnd>>,
     streams: Streams,
     deadline: Option<Pin<Box<Sleep>>>,
@@ -108,7 +109,8 @@ impl LinuxProcess {
             id,
             kills_before: live.out_of_memory_kills(),
             live,
-            _shared: shared,
+            shared,
+            pid: 0,
             exit: Some(exit),
             streams: Streams::none(),
             deadline: None,
@@ -122,7 +124,14 @@ impl LinuxProcess {
     }
 
     /// It runs.
-    pub(crate) fn run(&mut self, streams: Streams, limit: Option<Duration>, output: Option<u64>) {
+    pub(crate) fn run(
+        &mut self,
+        pid: i32,
+        streams: Streams,
+        limit: Option<Duration>,
+        output: Option<u64>,
+    ) {
+        self.pid = pid;
         self.streams = streams;
         self.deadline = limit
             .and_then(|limit| Instant::now().checked_add(limit))
@@ -161,6 +170,18 @@ impl LinuxProcess {
         self.grace = Some(Box::pin(sleep_until(Instant::now() + GRACE)));
     }
 
+    /// Where commands are killed one by one with their sandbox, the sandbox's own end
+    /// follows at once.
+    async fn learn_why(&mut self) {
+        if !self.live.launcher_kills || self.ended != Some(Exit::Signal(libc::SIGKILL)) {
+            return;
+        }
+        let ended = timeout(GRACE, self.live.ended()).await;
+        if matches!(ended, Ok(EndReason::Asked | EndReason::Expired)) {
+            self.ended = Some(Exit::Killed(KillReason::Destroyed));
+        }
+    }
+
     /// The connection to init ended before the command did.
     async fn on_lost(&mut self) -> Result<(), SandboxError> {
         self.exit = None;
@@ -196,7 +217,25 @@ impl LinuxProcess {
 
     fn kill_tree(&mut self, reason: KillReason) {
         self.killed = Some(reason);
-        let _ = self.live.link.send_now(&ToInit::KillTree { id: self.id });
+        self.send_kill();
+    }
+
+    fn send_kill(&self) {
+        if self.live.launcher_kills && self.pid == 0 {
+            let kill = ToInit::Signal {
+                id: self.id,
+                signal: libc::SIGKILL,
+            };
+            let _ = self.live.link.send_now(&kill);
+        } else if self.live.launcher_kills {
+            let kill = ToLauncher::KillTree {
+                id: self.live.number(),
+                pid: self.pid,
+            };
+            let _ = self.shared.launcher.send_now(&kill);
+        } else {
+            let _ = self.live.link.send_now(&ToInit::KillTree { id: self.id });
+        }
     }
 }
 
@@ -226,7 +265,10 @@ impl Process for LinuxProcess {
                 Step::Output(_) => self.streams.output = None,
                 Step::Error(_) => self.streams.error = None,
                 Step::Deadline => self.kill_tree(KillReason::Timeout),
-                Step::Ended(Ok(ended)) => self.on_ended(ended),
+                Step::Ended(Ok(ended)) => {
+                    self.on_ended(ended);
+                    self.learn_why().await;
+                }
                 Step::Ended(Err(_)) => self.on_lost().await?,
                 Step::Grace => {
                     self.streams.output = None;
@@ -307,7 +349,7 @@ impl Process for LinuxProcess {
 impl Drop for LinuxProcess {
     fn drop(&mut self) {
         if self.exit.is_some() {
-            let _ = self.live.link.send_now(&ToInit::KillTree { id: self.id });
+            self.send_kill();
         }
         self.live.forget(self.id);
     }

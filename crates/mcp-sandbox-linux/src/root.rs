@@ -34,13 +34,18 @@ const BOUND: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_RDONLY
 const WRITABLE: MountAttrFlags =
     MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
 
+/// Where programs are.
+pub(crate) const PROGRAMS: &[&str] = &[
+    "usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "opt", "nix", "gnu",
+];
+
 /// Where the template may be attached: places that nobody mounts from.
 const PLACES: &[&str] = &[
     "/dev/shm", "/media", "/srv", "/mnt", "/boot", "/home", "/opt",
 ];
 
 /// Parts of `/etc` that programs need and that say nothing about the host.
-const ETC: &[&str] = &[
+pub(crate) const ETC: &[&str] = &[
     "alternatives",
     "ca-certificates",
     "ca-certificates.conf",
@@ -78,7 +83,7 @@ const ETC: &[&str] = &[
     "xdg",
 ];
 
-const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom", "tty"];
+pub(crate) const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom", "tty"];
 
 /// Files of `/proc` that are hidden, and directories that are hidden or read-only.
 const HIDDEN_FILES: &[&str] = &[
@@ -197,9 +202,7 @@ impl Template {
     }
 
     fn add_host(&self) -> io::Result<()> {
-        for name in [
-            "usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "opt", "nix", "gnu",
-        ] {
+        for name in PROGRAMS {
             self.add_entry(&Path::new("/").join(name), name)?;
         }
         Ok(())

@@ -9,17 +9,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use mcp_sandbox_executor::{Command, Process, Program, Sandbox, SandboxError, SandboxInfo, Stdin};
+use mcp_sandbox_executor::{
+    Command, Process, Program, Sandbox, SandboxError, SandboxId, SandboxInfo, SandboxSpec, Stdin,
+};
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::sync::{oneshot, watch};
 
 use crate::cgroup::out_of_memory_kills;
 use crate::link::Link;
 use crate::message::{
-    EndReason, ExecEnd, ExecRequest, ExecStage, FromInit, FromLauncher, ProgramRequest, ToInit,
-    ToLauncher,
+    Born, EndReason, ExecEnd, ExecRequest, ExecStage, FromInit, FromLauncher, ProgramRequest,
+    ToInit, ToLauncher,
 };
-use crate::plan::HOME;
 use crate::process::{LinuxProcess, Streams};
 use crate::service::{Shared, lock, millis};
 use crate::transfer;
@@ -32,6 +33,9 @@ pub(crate) struct Live {
     id: u64,
     info: SandboxInfo,
     env: BTreeMap<String, String>,
+    home_dir: String,
+    /// Trees are killed by the launcher.
+    pub(crate) launcher_kills: bool,
     pub(crate) link: Link,
     out_of_memory: Option<OwnedFd>,
     commands: Mutex<HashMap<u64, Waiting>>,
@@ -39,8 +43,8 @@ pub(crate) struct Live {
     ended: watch::Sender<Option<EndReason>>,
 }
 
-/// A terminal's controlling side if there is one, or where and why it did not start.
-type Started = Result<Option<OwnedFd>, (ExecStage, i32)>;
+/// The process id and, if there is one, the terminal's controlling side; or where and why it did not start.
+type Started = Result<(i32, Option<OwnedFd>), (ExecStage, i32)>;
 
 /// Who waits for news of a command.
 #[derive(Debug)]
@@ -59,21 +63,33 @@ pub(crate) struct LinuxSandbox {
 impl Live {
     pub(crate) fn new(
         id: u64,
-        info: SandboxInfo,
-        env: BTreeMap<String, String>,
+        spec: SandboxSpec,
+        sandbox_id: SandboxId,
+        born: Born,
         link: Link,
         out_of_memory: Option<OwnedFd>,
     ) -> Self {
+        let mut info = SandboxInfo::new(sandbox_id, born.working_dir);
+        info.temp_dir = born.temp_dir;
+        info.labels = spec.labels;
+        info.layers = born.layers;
         Self {
             id,
             info,
-            env,
+            env: spec.env,
+            home_dir: born.home_dir,
+            launcher_kills: born.launcher_kills,
             link,
             out_of_memory,
             commands: Mutex::default(),
             next_command: AtomicU64::new(1),
             ended: watch::Sender::new(None),
         }
+    }
+
+    /// The sandbox's number at the launcher.
+    pub(crate) fn number(&self) -> u64 {
+        self.id
     }
 
     pub(crate) fn info(&self) -> &SandboxInfo {
@@ -113,7 +129,7 @@ impl Live {
     /// The command's environment: ours, then the sandbox's, then its own.
     fn env_of(&self, command: &Command) -> Vec<(String, String)> {
         let mut env = BTreeMap::from([
-            ("HOME".to_owned(), HOME.to_owned()),
+            ("HOME".to_owned(), self.home_dir.clone()),
             ("LANG".to_owned(), "C.UTF-8".to_owned()),
             ("LOGNAME".to_owned(), "agent".to_owned()),
             ("PATH".to_owned(), PATH.to_owned()),
@@ -188,13 +204,13 @@ impl LinuxSandbox {
         sent.map_err(|_| SandboxError::Gone)?;
         drop(theirs);
         match answer.await {
-            Ok(Ok(terminal)) => {
+            Ok(Ok((pid, terminal))) => {
                 let streams = match terminal {
                     Some(master) => Streams::terminal(master),
                     None => Streams::pipes(pipes.ours),
                 };
                 let streams = streams.map_err(|e| SandboxError::Backend(e.into()))?;
-                process.run(streams, command.timeout, command.output_bytes);
+                process.run(pid, streams, command.timeout, command.output_bytes);
                 Ok(process)
             }
             Ok(Err((stage, errno))) => Err(not_started(stage, errno)),
@@ -269,11 +285,12 @@ pub(crate) async fn dispatch(live: Arc<Live>) {
     while let Ok(Some(received)) = live.link.receive::<FromInit>().await {
         let mut commands = lock(&live.commands);
         match received.message {
-            FromInit::Started { id } => {
+            FromInit::Started { id, pid } => {
                 let started = commands
                     .get_mut(&id)
                     .and_then(|waiting| waiting.started.take());
-                started.map(|started| started.send(Ok(received.fds.into_iter().next())));
+                let terminal = received.fds.into_iter().next();
+                started.map(|started| started.send(Ok((pid, terminal))));
             }
             FromInit::Failed { id, stage, errno } => {
                 let started = commands.remove(&id).and_then(|waiting| waiting.started);

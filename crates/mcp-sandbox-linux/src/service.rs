@@ -214,6 +214,7 @@ impl Executor for LinuxExecutor {
             tier,
             cgroup,
             freezer,
+            own_users,
             ..
         } = &self.0.found;
         let isolation = if *tier == Tier::T3 {
@@ -233,7 +234,11 @@ impl Executor for LinuxExecutor {
         };
         all.limits.memory = by_group(Enforcement::Advisory);
         all.limits.cpu = by_group(Enforcement::None);
-        all.limits.processes = private_root(Enforcement::Advisory);
+        all.limits.processes = if *own_users {
+            Enforcement::Hard
+        } else {
+            Enforcement::None
+        };
         all.limits.disk = private_root(Enforcement::None);
         all.limits.workspace_disk = Enforcement::None;
         all.network = vec![NetworkKind::None];
@@ -334,12 +339,14 @@ impl Shared {
     fn adopt(&self, id: u64, newborn: Newborn, spec: SandboxSpec) -> io::Result<Arc<Live>> {
         let name = format!("lx-{}-{id}", self.found.launcher_pid);
         let sandbox_id = SandboxId::parse(&name).map_err(io::Error::other)?;
-        let mut info = SandboxInfo::new(sandbox_id, newborn.born.working_dir);
-        info.temp_dir = newborn.born.temp_dir;
-        info.labels = spec.labels;
-        info.layers = newborn.born.layers;
-        let link = Link::new(newborn.socket)?;
-        let live = Arc::new(Live::new(id, info, spec.env, link, newborn.out_of_memory));
+        let Newborn {
+            born,
+            socket,
+            out_of_memory,
+        } = newborn;
+        let link = Link::new(socket)?;
+        let live = Live::new(id, spec, sandbox_id, born, link, out_of_memory);
+        let live = Arc::new(live);
         lock(&self.tables).live.insert(id, Arc::clone(&live));
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}

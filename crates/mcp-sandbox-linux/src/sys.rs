@@ -223,6 +223,21 @@ pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// The version of Landlock that the kernel offers; 0: none.
+pub(crate) fn landlock_version() -> i64 {
+    // SAFETY: with a null pointer, size 0 and the flag VERSION (1) the call only returns a number.
+    // JUSTIFICATION: the landlock crate applies what there is and does not say it beforehand.
+    let version = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            ptr::null::<libc::c_void>(),
+            0,
+            1,
+        )
+    };
+    version.max(0)
+}
+
 /// Marks every descriptor from `first` on to be closed at exec.
 pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
     // SAFETY: three numbers; no descriptor is closed, only its flag changes.

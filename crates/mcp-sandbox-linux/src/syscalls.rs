@@ -30,24 +30,29 @@ pub(crate) struct Filters(Vec<BpfProgram>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Internet {
     Allowed,
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for the tier without namespaces")
-    )]
     Refused,
+}
+
+/// Whether System V and POSIX memory, queues and semaphores, and the places of unix
+/// sockets, are the sandbox's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ipc {
+    Own,
+    /// They are the host's, so they are refused.
+    Host,
 }
 
 type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
 
 impl Filters {
     /// Compiles them.
-    pub(crate) fn new(internet: Internet) -> Result<Self, BackendError> {
+    pub(crate) fn new(internet: Internet, ipc: Ipc) -> Result<Self, BackendError> {
         let allow = SeccompAction::Allow;
         let errno = |code: c_int| SeccompAction::Errno(code.cast_unsigned());
         let programs = [
-            (denials()?, allow.clone(), errno(libc::EPERM)),
+            (denials(ipc)?, allow.clone(), errno(libc::EPERM)),
             (
-                families(internet)?,
+                families(internet, ipc)?,
                 allow.clone(),
                 errno(libc::EAFNOSUPPORT),
             ),
@@ -79,8 +84,18 @@ fn list() -> Rules {
         .collect()
 }
 
-fn denials() -> Result<Rules, BackendError> {
+fn denials(ipc: Ipc) -> Result<Rules, BackendError> {
     let mut rules = Rules::new();
+    if ipc == Ipc::Host {
+        for call in [
+            libc::SYS_shmget,
+            libc::SYS_semget,
+            libc::SYS_msgget,
+            libc::SYS_mq_open,
+        ] {
+            rules.insert(call, Vec::new());
+        }
+    }
     for call in REFUSED.iter().chain(REFUSED_HERE) {
         rules.insert(*call, Vec::new());
     }
@@ -133,8 +148,12 @@ fn denials() -> Result<Rules, BackendError> {
     Ok(rules)
 }
 
-fn families(internet: Internet) -> Result<Rules, BackendError> {
-    let mut known = vec![libc::AF_UNIX, libc::AF_NETLINK];
+fn families(internet: Internet, ipc: Ipc) -> Result<Rules, BackendError> {
+    let mut known = vec![libc::AF_NETLINK];
+    // Sockets with a path are not covered by Landlock: the host's could be reached.
+    if ipc == Ipc::Own {
+        known.push(libc::AF_UNIX);
+    }
     if internet == Internet::Allowed {
         known.extend([libc::AF_INET, libc::AF_INET6]);
     }
@@ -570,7 +589,7 @@ mod tests {
     #[test]
     fn every_program_compiles_within_the_kernels_limit() {
         for internet in [Internet::Allowed, Internet::Refused] {
-            for program in Filters::new(internet).unwrap().0 {
+            for program in Filters::new(internet, Ipc::Host).unwrap().0 {
                 assert!(program.len() < 4096, "{}", program.len());
             }
         }

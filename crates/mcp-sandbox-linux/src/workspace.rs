@@ -35,13 +35,15 @@ pub(crate) struct Workspaces {
 
 impl Workspaces {
     /// Opens or makes `STATE_DIR/workspaces`.
-    pub(crate) fn open(config: &Config, as_root: bool) -> io::Result<Self> {
+    ///
+    /// Owners can only be mapped where the workspace is mounted.
+    pub(crate) fn open(config: &Config, as_root: bool, mounted: bool) -> io::Result<Self> {
         let owner = as_root.then(|| config.owner.unwrap_or_else(default_owner));
         let Some(state) = &config.state_dir else {
             return Ok(Self {
                 folder: None,
                 owner,
-                id_mapped: as_root,
+                id_mapped: as_root && mounted,
             });
         };
         let path = state.join("workspaces");
@@ -56,7 +58,7 @@ impl Workspaces {
         let resolve = ResolveFlags::NO_MAGICLINKS;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = openat2(CWD, &path, flags, Mode::empty(), resolve)?;
-        let id_mapped = as_root && can_map(&folder);
+        let id_mapped = as_root && mounted && can_map(&folder);
         Ok(Self {
             folder: Some(folder),
             owner,
@@ -208,7 +210,7 @@ fn can_map(folder: &OwnedFd) -> bool {
             gid_map: format!("{} {} 1\n", OWNER.gid, UidRange::nth(0).base()),
             separate_init: true,
         };
-        let namespace = crate::build::user_namespace(&maps)?;
+        let namespace = crate::ids::user_namespace(&maps)?;
         let copy = root::tree_of(folder.as_fd(), OpenTreeFlags::empty())?;
         root::restrict(copy.as_fd(), true, Some(namespace.as_fd()), false)
     };

@@ -5,6 +5,9 @@
     reason = "a test with a main of its own"
 )]
 
+#[path = "support/holdings.rs"]
+#[expect(dead_code, reason = "only the lock is of use here")]
+mod holdings;
 mod support;
 
 use std::env;
@@ -32,6 +35,7 @@ fn main() {
     if env::var_os(SERVICE).is_some() {
         return service_without_root();
     }
+    let _alone = holdings::alone();
     support::main(support::cases![
         a_hostile_service_gets_nothing_that_was_not_allowed,
         the_service_is_not_root,
@@ -39,6 +43,7 @@ fn main() {
         no_set_id_file_reaches_the_host,
         a_source_swapped_for_a_link_is_not_followed,
         limits_that_do_not_bind_are_not_called_hard,
+        without_namespaces_there_are_no_internet_sockets,
         a_required_tier_is_a_hard_error,
         the_host_network_is_given_only_when_allowed,
     ]);
@@ -338,6 +343,47 @@ async fn workspace_swapped_for_a_link(base: &Path) {
     assert!(executor.create(spec).await.is_err());
     assert!(executor.delete_workspace(&name).await.is_err());
     assert!(Path::new("/etc/passwd").exists());
+}
+
+/// Security 21: Landlock's TCP rules let UDP, MPTCP and Fast Open past.
+async fn without_namespaces_there_are_no_internet_sockets() {
+    let weak = Config::new().dangerous_strongest_tier(Tier::T3);
+    let executor = match LinuxExecutor::start(weak.clone()).await {
+        Ok(executor) => executor,
+        Err(error) => return println!("SKIPPED: {error}"),
+    };
+    assert_eq!(executor.report().tier, Tier::T3);
+    let sandbox = executor.create(SandboxSpec::new()).await.unwrap();
+    let script = "python3 -c '
+import socket
+for family in (2, 10, 1, 40):
+    for kind, protocol in ((1, 0), (2, 0), (1, 262), (3, 1)):
+        try:
+            socket.socket(family, kind, protocol)
+            print(\"made\", family, kind, protocol)
+        except OSError:
+            pass
+socket.socketpair()
+print(\"done\")'";
+    assert_eq!(output(&*sandbox, script).await, "done");
+    let spec = SandboxSpec::new().with_network(mcp_sandbox_executor::Network::Host);
+    assert!(executor.create(spec.clone()).await.is_err());
+    let executor = LinuxExecutor::start(weak.dangerous_host_network())
+        .await
+        .unwrap();
+    let open = executor.create(spec).await.unwrap();
+    let made = output(
+        &*open,
+        "python3 -c 'import socket; socket.socket(2, 2)' && echo made",
+    )
+    .await;
+    assert_eq!(made, "made");
+    let layers = &open.info().layers;
+    assert!(
+        layers
+            .iter()
+            .any(|layer| layer.name == "network" && layer.state == LayerState::Absent)
+    );
 }
 
 /// Security 23.

@@ -5,6 +5,9 @@
     reason = "a test with a main of its own"
 )]
 
+#[path = "support/holdings.rs"]
+#[expect(dead_code, reason = "only the lock is of use here")]
+mod holdings;
 mod support;
 
 use std::sync::Arc;
@@ -18,6 +21,8 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 fn main() {
+    mcp_sandbox_linux::enter_helper();
+    let _alone = holdings::alone();
     support::main(support::cases![
         state_lasts_from_call_to_call,
         output_and_status_are_as_agreed,

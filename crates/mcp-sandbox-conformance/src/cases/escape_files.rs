@@ -93,6 +93,7 @@ async fn write_host(context: &Context<'_>) -> Result {
 
 async fn descriptors(context: &Context<'_>) -> Result {
     let sandbox = context.sandbox().await?;
+    context.need_proc(&*sandbox).await?;
     // The listing itself has one open.
     let got = sh(&*sandbox, "ls /proc/self/fd | tr '\\n' ' '")
         .await?

@@ -8,10 +8,20 @@ pub(crate) fn holdings() -> Vec<String> {
     let mut all = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
-        let nested = status
-            .lines()
-            .any(|line| line.starts_with("NSpid:") && line.split_whitespace().count() > 2);
-        if nested && !status.contains("State:\tZ") {
+        let field = |name| {
+            status
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .unwrap_or("")
+        };
+        let nested = field("NSpid:").split_whitespace().count() > 1;
+        let ranged = field("Uid:")
+            .split_whitespace()
+            .next()
+            .is_some_and(|uid| uid.parse::<u32>().unwrap() >= 0x0100_0000);
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let init = line.starts_with(b"mcp-sandbox-launcher");
+        if (nested || ranged || init) && !status.contains("State:\tZ") {
             all.push(format!("process {}", entry.path().display()));
         }
     }
@@ -42,4 +52,18 @@ fn groups(dir: &Path, all: &mut Vec<String>, depth: u32) {
             groups(&path, all, depth - 1);
         }
     }
+}
+
+/// Held while tests look at the machine as a whole: another run of them would show.
+pub(crate) fn alone() -> fs::File {
+    let path = std::env::temp_dir().join("mcp-sandbox-tests.lock");
+    let mut options = fs::OpenOptions::new();
+    let file = options
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .unwrap();
+    file.lock().unwrap();
+    file
 }

@@ -1,0 +1,111 @@
+//! The tier without namespaces: directories on the host, and who may use them.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, chown};
+use std::path::{Path, PathBuf};
+
+use crate::cgroup::{instance_name, is_left_over};
+use crate::confine::PathRules;
+use crate::root::{DEVICES, ETC, PROGRAMS};
+
+/// Where this launcher's sandboxes have their files.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    base: PathBuf,
+}
+
+/// The directories of one sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Dirs {
+    pub(crate) working: PathBuf,
+    pub(crate) temp: PathBuf,
+    pub(crate) home: PathBuf,
+}
+
+/// Names and settings that programs look up in `/etc` and `/proc`.
+const MORE: &[&str] = &[
+    "/etc/passwd",
+    "/etc/group",
+    "/etc/hosts",
+    "/etc/nsswitch.conf",
+    "/etc/host.conf",
+    "/etc/bash.bashrc",
+    "/etc/profile",
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/version",
+    "/proc/filesystems",
+];
+
+impl Scratch {
+    /// Makes this launcher's directory, after removing those of dead ones.
+    pub(crate) fn open() -> io::Result<Self> {
+        let parent = Path::new("/tmp");
+        for entry in fs::read_dir(parent)?.flatten() {
+            if entry.file_name().to_str().is_some_and(is_left_over) {
+                // Removed by descriptor; a link is removed and not followed.
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        let base = parent.join(instance_name(std::process::id())?);
+        // Not recursive: an existing directory, made by somebody else, is an error.
+        fs::DirBuilder::new().mode(0o711).create(&base)?;
+        Ok(Self { base })
+    }
+
+    /// Makes the directories of a sandbox, owned by its commands' user.
+    pub(crate) fn make(&self, id: u64, owner: Option<u32>) -> io::Result<Dirs> {
+        let own = self.base.join(id.to_string());
+        fs::DirBuilder::new().mode(0o711).create(&own)?;
+        let make = |name| {
+            let dir = own.join(name);
+            fs::DirBuilder::new().mode(0o700).create(&dir)?;
+            if let Some(id) = owner {
+                chown(&dir, Some(id), Some(id))?;
+            }
+            Ok::<_, io::Error>(dir)
+        };
+        Ok(Dirs {
+            working: make("workspace")?,
+            temp: make("tmp")?,
+            home: make("home")?,
+        })
+    }
+
+    /// Removes what a dead sandbox leaves.
+    pub(crate) fn remove(&self, id: u64) {
+        let _ = fs::remove_dir_all(self.base.join(id.to_string()));
+    }
+
+    /// Removes everything.
+    pub(crate) fn close(&self) {
+        let _ = fs::remove_dir_all(&self.base);
+    }
+}
+
+impl Dirs {
+    /// What Landlock opens for it.
+    pub(crate) fn path_rules(&self, host_network: bool) -> PathRules {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let programs = PROGRAMS.iter().map(|name| format!("/{name}"));
+        let settings = ETC.iter().map(|name| format!("/etc/{name}"));
+        let mut read = programs.chain(settings).collect::<Vec<_>>();
+        read.extend(MORE.iter().map(|path| (*path).to_owned()));
+        if host_network {
+            read.push("/etc/resolv.conf".to_owned());
+        }
+        let devices = DEVICES.iter().copied().chain(["ptmx", "pts"]);
+        PathRules {
+            read,
+            write: [&self.working, &self.temp, &self.home]
+                .map(|dir| text(dir))
+                .to_vec(),
+            devices: devices.map(|name| format!("/dev/{name}")).collect(),
+            deny_tcp: !host_network,
+        }
+    }
+}
