@@ -19,8 +19,6 @@ use crate::shared::Shared;
 use crate::store::{CertificateRecord, NewCertificate};
 use crate::tunnels::both;
 
-pub use judge::CertificateError;
-
 pub(crate) fn routes() -> Vec<Route> {
     use Permission::{TunnelsManage, TunnelsRead};
     let mut routes = Vec::new();

@@ -55,7 +55,7 @@
 //!
 //! - It carries no traffic: that is `mcp-tunnel-edge`, which works on while a console is down.
 //! - It has no users: a program with users of its own gives its
-//!   [`Authenticate`](managed_agents_api::serve::Authenticate).
+//!   [`Authenticate`].
 //! - It has no TLS and no listener.
 //! - It keeps no secret: tokens are derived from the master key on demand, keys are hashes.
 #![forbid(unsafe_code)]
@@ -95,7 +95,6 @@ use crate::shared::Shared;
 use crate::snapshot::Publisher;
 use crate::store::TunnelStore;
 
-pub use certificates::CertificateError;
 pub use config::Config;
 pub use keys::ApiKeys;
 pub use snapshot::PublishError;

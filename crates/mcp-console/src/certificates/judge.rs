@@ -26,8 +26,7 @@ pub(super) struct Judged {
 
 /// Why a text is no CA certificate that a tunnel may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum CertificateError {
+pub(super) enum CertificateError {
     /// More than [`PEM_MOST_BYTES`].
     #[error("at most {PEM_MOST_BYTES} bytes: give one certificate, without its chain")]
     TooLong,
