@@ -1,0 +1,119 @@
+//! The console of a data folder: its database, master key and administrator.
+
+use std::sync::Arc;
+
+use managed_agents_api::serve::Permissions;
+use mcp_console::store::{SqliteConfig, SqliteStore};
+use mcp_console::{ApiKeys, Config, Console};
+use mcp_tunnel_auth::{ApiKey, MasterKey, WorkspaceId};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::plan::Plan;
+use crate::args::ServeArgs;
+use crate::data::{DataFolder, Origin, read_secret};
+use crate::failure::Failure;
+
+/// Opens the database, makes what is not there, and lets the administrator in.
+pub(super) async fn open(
+    data: &DataFolder,
+    args: &ServeArgs,
+    plan: &Plan,
+) -> Result<(Arc<SqliteStore>, Console), Failure> {
+    let mut config = console_config(data, args, plan)?;
+    if args.auto_approve {
+        config = config.with_approval(mcp_tunnel_auth::Approval::Auto);
+    }
+    let file = data.file("console.db");
+    let unusable = |error| {
+        Failure::usage(
+            anyhow::Error::new(error).context(format!("opening {}", file.display())),
+            "is the disk full, or the file from a newer version?",
+        )
+    };
+    let store = SqliteStore::open(&SqliteConfig::new(&file))
+        .await
+        .map_err(unusable)?;
+    let store = Arc::new(store);
+    adopt_admin_key(data, Arc::clone(&store)).await?;
+    let console = Console::new(Arc::clone(&store) as _, config)
+        .await
+        .map_err(Failure::internal)?;
+    Ok((store, console))
+}
+
+fn console_config(data: &DataFolder, args: &ServeArgs, plan: &Plan) -> Result<Config, Failure> {
+    let (text, origin) = match &args.master_key_file {
+        Some(path) => (read_secret(path)?, Origin::Found),
+        None => data.secret("master.key", || {
+            let bytes: [u8; 32] = random();
+            let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            SecretString::from(digits)
+        })?,
+    };
+    if origin == Origin::Made {
+        let file = data.file("master.key");
+        println!(
+            "made {}: tunnel tokens are derived from it; keep a copy",
+            file.display()
+        );
+    }
+    let mut keys = text
+        .expose_secret()
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .map(|line| {
+            MasterKey::parse(line)
+                .map_err(|error| Failure::usage(error, "one key a line, the newest first"))
+        });
+    let master = keys.next().unwrap_or_else(|| {
+        Err(Failure::wrong(
+            "the master key file is empty",
+            "put the key back from your copy",
+        ))
+    })?;
+    let mut config = Config::new(master, args.domain.clone(), plan.public_edge.clone());
+    for older in keys {
+        config = config.with_older_master(older?);
+    }
+    if let Some(pin) = plan.ca_pin {
+        config = config.with_ca_pin(pin);
+    }
+    if let Some(name) = &plan.edge_name {
+        config = config.with_edge_name(name.clone());
+    }
+    Ok(config)
+}
+
+/// The key's file is written before its row: killed in between, the next start writes the
+/// row.
+async fn adopt_admin_key(data: &DataFolder, store: Arc<SqliteStore>) -> Result<(), Failure> {
+    let (text, origin) = data.secret("admin.key", || ApiKey::from_entropy(random()).encode())?;
+    let key = ApiKey::parse(text.expose_secret().trim()).map_err(|error| {
+        Failure::usage(error, "remove admin.key: the next start makes another one")
+    })?;
+    let workspace = WorkspaceId::parse("default").map_err(Failure::internal)?;
+    let record = ApiKeys::new(store)
+        .adopt(&key, &workspace, "admin", Permissions::all())
+        .await
+        .map_err(Failure::internal)?;
+    if record.revoked_at.is_some() {
+        return Err(Failure::wrong(
+            "the key in admin.key was revoked",
+            "remove admin.key: the next start makes another one",
+        ));
+    }
+    if origin == Origin::Made {
+        let file = data.file("admin.key");
+        println!(
+            "made {}: the API key that may do everything",
+            file.display()
+        );
+    }
+    Ok(())
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the operating system gives randomness");
+    bytes
+}
