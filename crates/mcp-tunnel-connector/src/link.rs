@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use mcp_diagnostics::telemetry::chain;
@@ -70,6 +70,8 @@ async fn call(header: OpenHeader, mut stream: Stream, calls: Arc<Calls>) {
             debug!("the edge gave the call up");
             measures.given_up();
         }
+        // Writing to a caller that has gone fails before its going is noticed.
+        Err(Broken::Failed { io, .. }) if io.is_aborted() => measures.given_up(),
         Err(Broken::Failed { io, source }) => {
             debug!(error = %chain(&source), "call broke off");
             measures.broken_off();
@@ -105,14 +107,20 @@ impl SharedStream {
 
     /// Resolves when the edge wants no answer any more, or the link is lost.
     async fn aborted(self) {
-        poll_fn(|cx| {
-            let (send, recv) = &mut *self.halves();
-            match recv.poll_reset_received(cx) {
-                Poll::Pending => send.poll_stopped(cx).map(drop),
-                Poll::Ready(_) => Poll::Ready(()),
-            }
-        })
-        .await;
+        poll_fn(|cx| self.poll_aborted(cx)).await;
+    }
+
+    fn is_aborted(&self) -> bool {
+        self.poll_aborted(&mut Context::from_waker(Waker::noop()))
+            .is_ready()
+    }
+
+    fn poll_aborted(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let (send, recv) = &mut *self.halves();
+        match recv.poll_reset_received(cx) {
+            Poll::Pending => send.poll_stopped(cx).map(drop),
+            Poll::Ready(_) => Poll::Ready(()),
+        }
     }
 
     fn halves(&self) -> MutexGuard<'_, (SendStream, RecvStream)> {

@@ -66,30 +66,18 @@ impl Upstream {
         self: &Arc<Self>,
         mut request: Request<RequestBody>,
     ) -> Result<Answer, Unanswered> {
-        let mut connect = None;
         loop {
-            let idle = self.idle().pool.check_out(Instant::now());
-            let reused = idle.is_some();
-            let mut connection = match idle {
-                Some(connection) => connection,
-                None => {
-                    let started = Instant::now();
-                    match self.connect().await {
-                        Ok(connection) => {
-                            connect = Some(started.elapsed());
-                            connection
-                        }
-                        Err(error) => {
-                            return Err(Unanswered {
-                                error,
-                                request: Some(request),
-                            });
-                        }
-                    }
+            let (mut connection, connect) = match self.connection().await {
+                Ok(ready) => ready,
+                Err(error) => {
+                    return Err(Unanswered {
+                        error,
+                        request: Some(request),
+                    });
                 }
             };
             let sent = Instant::now();
-            match connection.sender.try_send_request(request).await {
+            let mut refused = match connection.sender.try_send_request(request).await {
                 Ok(response) => {
                     let server = sent.elapsed();
                     let response =
@@ -100,18 +88,16 @@ impl Upstream {
                         server,
                     });
                 }
-                Err(mut refused) => match refused.take_message() {
-                    Some(unsent) if reused => request = unsent,
-                    unsent => {
-                        let error = SendError::NoAnswer {
-                            source: refused.into_error(),
-                        };
-                        return Err(Unanswered {
-                            error,
-                            request: unsent,
-                        });
-                    }
-                },
+                Err(refused) => refused,
+            };
+            match refused.take_message() {
+                Some(unsent) if connect.is_none() => request = unsent,
+                request => {
+                    let error = SendError::NoAnswer {
+                        source: refused.into_error(),
+                    };
+                    return Err(Unanswered { error, request });
+                }
             }
         }
     }
@@ -127,6 +113,16 @@ impl Upstream {
     /// Closes the idle connections.
     pub(crate) fn close_idle(&self) {
         *self.idle() = Idle::default();
+    }
+
+    /// An idle connection, or a new one and how long it took.
+    async fn connection(&self) -> Result<(Connection, Option<Duration>), SendError> {
+        if let Some(idle) = self.idle().pool.check_out(Instant::now()) {
+            return Ok((idle, None));
+        }
+        let began = Instant::now();
+        let new = self.connect().await?;
+        Ok((new, Some(began.elapsed())))
     }
 
     async fn connect(&self) -> Result<Connection, SendError> {
