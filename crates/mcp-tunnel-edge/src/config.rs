@@ -73,7 +73,8 @@ impl EdgeConfig {
     }
 
     /// Web origins, such as `https://inspector.example`, that may call beside a tunnel's own. Default none: every
-    /// other `Origin` is refused, so that no web page can use a visitor's reach (DNS rebinding included).
+    /// other `Origin` is refused, so that no web page can use a visitor's reach (DNS rebinding included). The header
+    /// passes unchanged: whether such a page may call is then for the server to say.
     #[must_use]
     pub fn set_allowed_origins(mut self, origins: impl IntoIterator<Item = String>) -> Self {
         self.allowed_origins = origins

@@ -197,6 +197,23 @@ async fn a_key_in_authorization_is_taken_and_any_other_passes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_origin_that_the_operator_named_may_call() {
+    let mut world =
+        World::new(config().set_allowed_origins(["https://Inspector.example".to_owned()]));
+    let mut gateway = world.active(1).await;
+    let mut from_page = post(1, HELLO);
+    from_page
+        .headers_mut()
+        .insert("origin", "https://inspector.example".parse().unwrap());
+    let _call = world.call(from_page);
+    let (_, seen) = gateway.request().await;
+    assert!(
+        seen.contains("origin: https://inspector.example\r\n"),
+        "{seen}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_upstream_tunnel_asks_for_no_key_and_passes_the_servers_own_challenge() {
     let mut world = World::new(config());
     world.tunnels[0].caller_auth = CallerAuth::Upstream;

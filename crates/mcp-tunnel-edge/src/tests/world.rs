@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -24,6 +24,7 @@ use rustls_pki_types::ServerName;
 use secrecy::ExposeSecret;
 use tokio::io::{DuplexStream, duplex};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tower_service::Service;
@@ -36,6 +37,9 @@ pub(super) const PEER: SocketAddr = SocketAddr::new(
     std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)),
     4_000,
 );
+
+/// Of virtual time mostly: longer than every deadline of the edge.
+const PATIENCE: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// What a test changes and publishes again.
 pub(super) struct World {
@@ -316,7 +320,9 @@ pub(super) struct Call {
 
 impl Call {
     pub(super) async fn head(self) -> Response<IngressBody> {
-        self.response.await.expect("the call is answered")
+        let answered = timeout(PATIENCE, self.response).await;
+        let answered = answered.expect("the call is answered in time");
+        answered.expect("the call is answered")
     }
 
     /// The caller goes away.
@@ -329,7 +335,8 @@ pub(super) async fn text(
     response: Response<IngressBody>,
 ) -> Result<Response<String>, crate::exchange::BoxError> {
     let (parts, body) = response.into_parts();
-    let bytes = body.collect().await?.to_bytes();
+    let collected = timeout(PATIENCE, body.collect()).await;
+    let bytes = collected.expect("the answer ends in time")?.to_bytes();
     Ok(Response::from_parts(
         parts,
         String::from_utf8(bytes.to_vec()).unwrap(),
