@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::args::ServeArgs;
 use crate::data::DataFolder;
@@ -48,9 +48,11 @@ pub(crate) async fn run(data: Option<&Path>, args: &ServeArgs) -> Result<(), Fai
     tasks.spawn(certificates.clone().renew(stop.clone()));
     let mut vital = relate(&console, &edge, &stop);
     listeners.serve(&console, &edge, &certificates, &tasks, &stop)?;
-    let serving = plan.serving();
-    let text = serde_json::to_string_pretty(&serving).map_err(Failure::internal)?;
-    data.write(Serving::FILE, &text, 0o644)?;
+    let serving = serde_json::to_string_pretty(&plan.serving()).map_err(Failure::internal)?;
+    if let Err(failure) = data.write(Serving::FILE, &serving, 0o644) {
+        // On a full disk tunnels had better work on; administration needs --base-url then.
+        warn!(%failure, "administration by --data will not find this process");
+    }
     println!("{}", plan.ready_line());
     let reason = tokio::select! {
         () = signals.next() => Ok(()),

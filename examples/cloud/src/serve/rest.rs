@@ -10,11 +10,11 @@ use axum::extract::ConnectInfo;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use mcp_tunnel_edge::{Gate, GateConfig, Role};
 use rustls::ServerConfig;
 use rustls::server::ResolvesServerCert;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +27,7 @@ use crate::failure::Failure;
 pub(super) struct Rest {
     router: Router,
     tls: Option<TlsAcceptor>,
-    places: Semaphore,
+    gate: Gate,
 }
 
 impl Rest {
@@ -35,7 +35,11 @@ impl Rest {
         Self {
             router,
             tls: None,
-            places: Semaphore::new(CONNECTIONS_MOST),
+            gate: Gate::new(
+                GateConfig::default()
+                    .set_callers_total(CONNECTIONS_MOST)
+                    .set_callers_per_source(CONNECTIONS_MOST),
+            ),
         }
     }
 
@@ -51,19 +55,26 @@ impl Rest {
             .with_cert_resolver(certificates);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self {
+            gate: Gate::new(
+                GateConfig::default()
+                    .set_callers_total(CONNECTIONS_MOST)
+                    .set_callers_per_source(CONNECTIONS_OF_A_SOURCE),
+            ),
             tls: Some(TlsAcceptor::from(Arc::new(config))),
             ..Self::plain(router)
         })
     }
 
-    /// One connection, to its end; above [`CONNECTIONS_MOST`] it is closed at once.
+    /// One connection, to its end; where its source or all sources have too many, it is
+    /// closed at once.
     pub(super) async fn serve(
         &self,
         socket: TcpStream,
         remote: SocketAddr,
         stop: CancellationToken,
     ) {
-        let Ok(_place) = self.places.try_acquire() else {
+        // Held for as long as the connection is.
+        let Ok(_place) = self.gate.admit(Role::Caller, remote.ip()) else {
             return;
         };
         let Some(tls) = &self.tls else {
@@ -107,6 +118,10 @@ impl Rest {
 /// Connections at once. The API is for people and programs that administer, not for
 /// traffic; each costs at most [`BUFFER_BYTES`] and a body.
 const CONNECTIONS_MOST: usize = 512;
+
+/// Connections at once of one address that is not of this host, so that no other one
+/// locks an administrator out.
+const CONNECTIONS_OF_A_SOURCE: usize = 64;
 
 /// Longest that a handshake or a request's head may take, and that a connection may idle.
 const HEAD_TIME: Duration = Duration::from_secs(15);
