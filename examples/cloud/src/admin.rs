@@ -18,6 +18,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use crate::args::RemoteArgs;
 use crate::data::read_secret;
 use crate::failure::Failure;
+use crate::out::say;
 use crate::serving::Serving;
 
 #[derive(Debug, Subcommand)]
@@ -194,7 +195,7 @@ impl Cloud {
     ) -> Result<(), Failure> {
         if self.json {
             let text = serde_json::to_string_pretty(answer).map_err(Failure::internal)?;
-            println!("{text}");
+            say!("{text}");
         } else {
             show();
         }

@@ -5,16 +5,13 @@
 //!       └─ admin ──► REST client of a running one ──► table or JSON
 //! ```
 
-#![expect(
-    clippy::print_stdout,
-    reason = "what is asked for goes to the terminal"
-)]
-#![expect(clippy::print_stderr, reason = "what went wrong goes there too")]
+#![expect(clippy::print_stderr, reason = "what went wrong goes to the terminal")]
 
 mod admin;
 mod args;
 mod data;
 mod failure;
+mod out;
 mod serve;
 mod serving;
 

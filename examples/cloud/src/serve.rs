@@ -22,6 +22,7 @@ use tracing::{debug, info, warn};
 use crate::args::ServeArgs;
 use crate::data::DataFolder;
 use crate::failure::Failure;
+use crate::out::say;
 use crate::serving::Serving;
 
 use certificates::Certificates;
@@ -53,7 +54,7 @@ pub(crate) async fn run(data: Option<&Path>, args: &ServeArgs) -> Result<(), Fai
         // On a full disk tunnels had better work on; administration needs --base-url then.
         warn!(%failure, "administration by --data will not find this process");
     }
-    println!("{}", plan.ready_line());
+    say!("{}", plan.ready_line());
     let reason = tokio::select! {
         () = signals.next() => Ok(()),
         // None of them ends by itself: without it the rest only seems to work.

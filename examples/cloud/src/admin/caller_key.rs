@@ -12,6 +12,7 @@ use serde_json::json;
 use super::table::{Table, ago, visible};
 use super::{Cloud, name_of};
 use crate::failure::Failure;
+use crate::out::say;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -86,22 +87,22 @@ async fn create(
     let answer = json!({"caller_key": made, "client_configuration": configuration});
     let text = serde_json::to_string_pretty(&configuration).map_err(Failure::internal)?;
     cloud.answer(&answer, || {
-        println!(
+        say!(
             "caller key  {} ({})",
             visible(&made.caller_key.name),
             made.caller_key.id
         );
-        println!("            {}", made.key.expose_secret());
-        println!("It is shown this once. Every request carries it in this header:");
-        println!();
-        println!(
+        say!("            {}", made.key.expose_secret());
+        say!("It is shown this once. Every request carries it in this header:");
+        say!();
+        say!(
             "  Mcp-Tunnel-Authorization: Bearer {}",
             made.key.expose_secret()
         );
-        println!();
-        println!("Next, the configuration of an MCP client:");
-        println!();
-        println!("{text}");
+        say!();
+        say!("Next, the configuration of an MCP client:");
+        say!();
+        say!("{text}");
         trust(cloud);
     })
 }
@@ -110,11 +111,11 @@ async fn create(
 fn trust(cloud: &Cloud) {
     if let Some(roots) = cloud.roots() {
         let roots = roots.display();
-        println!();
-        println!("The certificate is of a private CA. Clients trust it by:");
-        println!();
-        println!("  NODE_EXTRA_CA_CERTS={roots}   (Node.js)");
-        println!("  SSL_CERT_FILE={roots}         (Python and most others)");
+        say!();
+        say!("The certificate is of a private CA. Clients trust it by:");
+        say!();
+        say!("  NODE_EXTRA_CA_CERTS={roots}   (Node.js)");
+        say!("  SSL_CERT_FILE={roots}         (Python and most others)");
     }
 }
 
@@ -204,11 +205,11 @@ async fn revoke(cloud: &Cloud, text: &str) -> Result<(), Failure> {
     };
     let key = cloud.client.caller_keys().revoke(&id).await?;
     cloud.answer(&key, || {
-        println!(
+        say!(
             "{} is revoked: calls with it end within two seconds",
             key.id
         );
-        println!("next: {} caller-key create NAME", cloud.called_as);
+        say!("next: {} caller-key create NAME", cloud.called_as);
     })
 }
 

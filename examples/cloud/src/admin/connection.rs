@@ -6,6 +6,7 @@ use managed_agents_api::{ConnectionStatus, Tunnel, TunnelConnection};
 use super::table::{Table, ago, or_dash, visible};
 use super::{Cloud, name_of, shell_word};
 use crate::failure::Failure;
+use crate::out::say;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -57,10 +58,11 @@ pub(crate) async fn run(cloud: &Cloud, command: Command) -> Result<(), Failure> 
             let connections = cloud.client.connections(&tunnel.id);
             let connection = connections.refuse(&found.id, reason.as_deref()).await?;
             cloud.answer(&connection, || {
-                println!("refused: {}", connection.gateway_key_fingerprint);
-                println!(
+                say!("refused: {}", connection.gateway_key_fingerprint);
+                say!(
                     "to let it in after all: {} connection approve {}",
-                    cloud.called_as, connection.id
+                    cloud.called_as,
+                    connection.id
                 );
             })
         }
@@ -69,10 +71,11 @@ pub(crate) async fn run(cloud: &Cloud, command: Command) -> Result<(), Failure> 
             let connections = cloud.client.connections(&tunnel.id);
             let connection = connections.disconnect(&found.id, None).await?;
             cloud.answer(&connection, || {
-                println!("links closed: {}", connection.gateway_key_fingerprint);
-                println!(
+                say!("links closed: {}", connection.gateway_key_fingerprint);
+                say!(
                     "to keep it away: {} connection refuse {}",
-                    cloud.called_as, connection.id
+                    cloud.called_as,
+                    connection.id
                 );
             })
         }
@@ -119,8 +122,8 @@ async fn list(cloud: &Cloud, tunnel: Option<&str>) -> Result<(), Failure> {
             .iter()
             .find(|(_, gateway)| gateway.status == ConnectionStatus::Pending);
         if let Some(code) = waits.and_then(|(_, gateway)| gateway.approval_code.as_ref()) {
-            println!();
-            println!("next: {} connection approve {code}", cloud.called_as);
+            say!();
+            say!("next: {} connection approve {code}", cloud.called_as);
         }
     })
 }
@@ -185,17 +188,17 @@ fn is_named(gateway: &TunnelConnection, text: &str) -> bool {
 }
 
 fn show_approved(cloud: &Cloud, tunnel: &Tunnel, connection: &TunnelConnection) {
-    println!("approved: {}", connection.gateway_key_fingerprint);
-    println!("tunnel    {}", visible(name_of(tunnel)));
+    say!("approved: {}", connection.gateway_key_fingerprint);
+    say!("tunnel    {}", visible(name_of(tunnel)));
     if !connection.routes.is_empty() {
-        println!("routes    {}", connection.routes.join(", "));
+        say!("routes    {}", connection.routes.join(", "));
     }
-    println!();
-    println!("Next, a key for whoever calls:");
-    println!();
-    println!("  {} caller-key create NAME", cloud.called_as);
-    println!();
-    println!(
+    say!();
+    say!("Next, a key for whoever calls:");
+    say!();
+    say!("  {} caller-key create NAME", cloud.called_as);
+    say!();
+    say!(
         "To try the way from end to end: {} probe {}",
         cloud.called_as,
         shell_word(name_of(tunnel))

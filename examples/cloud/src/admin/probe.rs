@@ -15,6 +15,7 @@ use secrecy::SecretString;
 use super::table::visible;
 use super::{Cloud, name_of};
 use crate::failure::Failure;
+use crate::out::say;
 
 use caller::{Answer, Caller, CallerError};
 
@@ -29,7 +30,7 @@ pub(crate) async fn run(cloud: &Cloud, arguments: Arguments) -> Result<u8, Failu
     let tunnel = cloud.tunnel(&arguments.tunnel).await?;
     let report = report(cloud, &tunnel).await?;
     cloud.answer(&report.to_json(), || {
-        print!("{}", report.table(Colour::Auto))
+        say!("{}", report.table(Colour::Auto).to_string().trim_end())
     })?;
     Ok(report.exit_code())
 }

@@ -3,6 +3,8 @@
 
 use jiff::Timestamp;
 
+use crate::out::say;
+
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
 }
@@ -21,11 +23,11 @@ impl Table {
     /// Prints it, or `otherwise` where it has no rows.
     pub(crate) fn print(&self, otherwise: &str) {
         if self.rows.len() == 1 {
-            println!("{otherwise}");
+            say!("{otherwise}");
             return;
         }
         for line in self.lines() {
-            println!("{line}");
+            say!("{line}");
         }
     }
 

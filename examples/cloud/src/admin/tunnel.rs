@@ -7,6 +7,7 @@ use secrecy::ExposeSecret as _;
 use super::table::{Table, ago, or_dash, visible};
 use super::{Cloud, name_of};
 use crate::failure::Failure;
+use crate::out::say;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -49,10 +50,10 @@ pub(crate) async fn run(cloud: &Cloud, command: Command) -> Result<(), Failure> 
             let token = tunnels.reveal_token(&tunnel.id).await?;
             let answer = serde_json::json!({"tunnel": tunnel, "token": token});
             cloud.answer(&answer, || {
-                println!("tunnel  {}", visible(name_of(&tunnel)));
-                println!("id      {}", tunnel.id);
-                println!("domain  {}", tunnel.domain);
-                println!();
+                say!("tunnel  {}", visible(name_of(&tunnel)));
+                say!("id      {}", tunnel.id);
+                say!("domain  {}", tunnel.domain);
+                say!();
                 attach(cloud, &tunnel, &token);
             })
         }
@@ -66,9 +67,9 @@ pub(crate) async fn run(cloud: &Cloud, command: Command) -> Result<(), Failure> 
             let tunnel = cloud.tunnel(&tunnel).await?;
             let token = tunnels.rotate_token(&tunnel.id, reason.as_deref()).await?;
             cloud.answer(&token, || {
-                println!("The old token attaches no gateway any more; links that used it end");
-                println!("when their calls have. Start each gateway again with the new one.");
-                println!();
+                say!("The old token attaches no gateway any more; links that used it end");
+                say!("when their calls have. Start each gateway again with the new one.");
+                say!();
                 attach(cloud, &tunnel, &token);
             })
         }
@@ -76,11 +77,11 @@ pub(crate) async fn run(cloud: &Cloud, command: Command) -> Result<(), Failure> 
             let tunnel = cloud.tunnel(&tunnel).await?;
             let tunnel = tunnels.archive(&tunnel.id).await?;
             cloud.answer(&tunnel, || {
-                println!(
+                say!(
                     "{} is archived: its token and name are gone for ever",
                     tunnel.id
                 );
-                println!("next: {} tunnel create NAME", cloud.called_as);
+                say!("next: {} tunnel create NAME", cloud.called_as);
             })
         }
     }
@@ -123,20 +124,21 @@ async fn list(cloud: &Cloud, archived: bool) -> Result<(), Failure> {
 
 /// The next step: on the machine that reaches the MCP server.
 fn attach(cloud: &Cloud, tunnel: &Tunnel, token: &TunnelToken) {
-    println!("Next, where the MCP server can be reached (put its address in place of");
-    println!("localhost:50051; the token is a secret):");
-    println!();
-    println!(
+    say!("Next, where the MCP server can be reached (put its address in place of");
+    say!("localhost:50051; the token is a secret):");
+    say!();
+    say!(
         "  mcp-tunnel-gateway --mcp-server localhost:50051 --token {}",
         token.tunnel_token.expose_secret()
     );
-    println!();
-    println!("It prints a code and waits. Then, here:");
-    println!();
-    println!("  {} connection approve CODE", cloud.called_as);
-    println!();
-    println!(
+    say!();
+    say!("It prints a code and waits. Then, here:");
+    say!();
+    say!("  {} connection approve CODE", cloud.called_as);
+    say!();
+    say!(
         "To see the token again: {} tunnel token {}",
-        cloud.called_as, tunnel.id
+        cloud.called_as,
+        tunnel.id
     );
 }

@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use crate::args::ServeArgs;
 use crate::data::{DataFolder, read_secret};
 use crate::failure::Failure;
+use crate::out::say;
 
 /// What is shown, and how others come to trust it.
 #[derive(Clone)]
@@ -188,7 +189,7 @@ fn authority(data: &DataFolder, domain: &DomainName) -> Result<LocalCa, Failure>
             0o600,
         )?;
         data.write(CA_CERTIFICATE, authority.certificate_pem(), 0o644)?;
-        println!(
+        say!(
             "made {}: what vouches for the edge; clients trust it",
             certificate.display()
         );

@@ -12,6 +12,7 @@ use super::plan::Plan;
 use crate::args::ServeArgs;
 use crate::data::{DataFolder, Origin, read_secret};
 use crate::failure::Failure;
+use crate::out::say;
 
 /// Opens the database, makes what is not there, and lets the administrator in.
 pub(super) async fn open(
@@ -52,7 +53,7 @@ fn console_config(data: &DataFolder, args: &ServeArgs, plan: &Plan) -> Result<Co
     };
     if origin == Origin::Made {
         let file = data.file("master.key");
-        println!(
+        say!(
             "made {}: tunnel tokens are derived from it; keep a copy",
             file.display()
         );
@@ -104,7 +105,7 @@ async fn adopt_admin_key(data: &DataFolder, store: Arc<SqliteStore>) -> Result<(
     }
     if origin == Origin::Made {
         let file = data.file("admin.key");
-        println!(
+        say!(
             "made {}: the API key that may do everything",
             file.display()
         );

@@ -182,3 +182,21 @@ fn each_command_prints_the_next_step() {
     let archived = text(&folder.run(&["tunnel", "archive", "demo"]));
     insta::assert_snapshot!("tunnel_archive", steady(&archived, &folder, &names));
 }
+
+#[test]
+fn a_reader_that_has_gone_is_no_error() {
+    let folder = Folder::new();
+    let _cloud = folder.start(&[]);
+    let mut child = Command::new(PROGRAM)
+        .arg("--data")
+        .arg(folder.path())
+        .args(["tunnel", "create"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", errors(&output));
+    assert_eq!(errors(&output), "");
+}
