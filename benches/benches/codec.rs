@@ -5,13 +5,18 @@
 
 #![expect(clippy::print_stdout, reason = "a program for the terminal")]
 
-use std::{alloc::System, hint::black_box, sync::Arc, time::Instant};
+use std::{
+    alloc::System,
+    hint::black_box,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::{Buf, Bytes, BytesMut};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use mcp_tunnel_proto::{
-    Config, Connection, EdgeHandshake, Frame, GatewayHandshake, OpenHeader, RouteName, StreamId,
-    StreamKind, Transmit, decode,
+    Config, Connection, EdgeHandshake, Features, Frame, GatewayHandshake, OpenHeader, Resumable,
+    RouteName, SessionId, StreamId, StreamKind, Transmit, decode,
 };
 use stats_alloc::{Region, StatsAlloc};
 
@@ -61,12 +66,22 @@ struct Ends {
 
 impl Ends {
     fn new(size: usize) -> Self {
+        Self::with(size, Features::NONE)
+    }
+
+    /// The same with a session that survives its link: frames are kept until acknowledged.
+    fn resumable(size: usize) -> Self {
+        Self::with(size, Features::RESUME)
+    }
+
+    fn with(size: usize, features: Features) -> Self {
         let now = Instant::now();
         let config = Arc::new(
             Config::default()
                 .set_stream_window(1 << 60)
                 .set_session_window(1 << 60)
-                .set_send_buffer(1 << 20),
+                .set_send_buffer(1 << 20)
+                .set_features(features),
         );
         let mut out = Transmit::new(BATCH);
         let mut gateway = GatewayHandshake::new(now, Arc::clone(&config), Bytes::new(), "bench")
@@ -76,7 +91,10 @@ impl Ends {
         gateway.poll_transmit(now, &mut out);
         edge.handle_input(now, &mut carry(&mut out))
             .expect("a good hello");
-        let mut edge = edge.admit(now, config, &mut out).expect("greeted");
+        let resumable = Resumable::new(SessionId::new([1; 16]), Duration::from_secs(60));
+        let mut edge = edge
+            .admit_resumable(now, config, Some(resumable), &mut out)
+            .expect("greeted");
         let mut input = carry(&mut out);
         while gateway
             .handle_input(now, &mut input)
@@ -128,6 +146,12 @@ impl Ends {
         while let Ok(Some(piece)) = stream.read(usize::MAX) {
             black_box(piece);
         }
+        if self.edge.wants_transmit() {
+            self.edge.poll_transmit(self.now, &mut self.out);
+            self.gateway
+                .handle_input(self.now, &mut carry(&mut self.out))
+                .expect("good");
+        }
     }
 }
 
@@ -146,7 +170,7 @@ fn allocations(count: usize, mut work: impl FnMut()) -> f64 {
 }
 
 fn print_allocations() {
-    println!("allocations per frame    decode    transmit   end to end");
+    println!("allocations per frame    decode    transmit   end to end   resumable");
     for size in SIZES {
         let (wire, count) = frames(size);
         let mut inputs = vec![wire.clone(), wire];
@@ -164,7 +188,9 @@ fn print_allocations() {
         });
         let mut ends = Ends::new(size);
         let whole = allocations(1000, || (0..1000).for_each(|_| ends.exchange()));
-        println!("{size:>14} B {decoded:>14.3} {sent:>11.3} {whole:>12.3}");
+        let mut ends = Ends::resumable(size);
+        let kept = allocations(1000, || (0..1000).for_each(|_| ends.exchange()));
+        println!("{size:>14} B {decoded:>14.3} {sent:>11.3} {whole:>12.3} {kept:>11.3}");
     }
 }
 
@@ -182,6 +208,10 @@ fn benchmarks(c: &mut Criterion) {
         });
         group.bench_function(BenchmarkId::new("end_to_end", size), |b| {
             let mut ends = Ends::new(size);
+            b.iter(|| ends.exchange());
+        });
+        group.bench_function(BenchmarkId::new("end_to_end_resumable", size), |b| {
+            let mut ends = Ends::resumable(size);
             b.iter(|| ends.exchange());
         });
         let (wire, count) = frames(size);
