@@ -20,12 +20,14 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use mcp_tunnel_transport::ReadAhead;
 use mcp_tunnel_transport::tls::wants_link;
 use rustls::ServerConfig;
 use rustls::server::{Acceptor, ResolvesServerCert};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
@@ -145,59 +147,58 @@ impl Server {
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         // Until ALPN tells, a socket on a shared port counts as a caller.
-        let role = if self.callers.is_some() {
-            Role::Caller
-        } else {
-            Role::Gateway
+        let first = match self.callers {
+            Some(_) => Role::Caller,
+            None => Role::Gateway,
         };
-        let ticket = self.gate.admit(role, remote.ip())?;
-        let after = self.gate.deadline(role);
+        let ticket = self.gate.admit(first, remote.ip())?;
+        let after = self.gate.deadline(first);
         let deadline = Instant::now() + after;
-        let handshake = async {
-            let start = LazyConfigAcceptor::new(Acceptor::default(), io)
-                .await
-                .map_err(ServeError::Tls)?;
-            let role = if wants_link(&start.client_hello()) {
-                Role::Gateway
-            } else {
-                Role::Caller
-            };
-            let config = match role {
-                Role::Gateway => self.links.clone(),
-                Role::Caller => self.callers.clone(),
-            };
-            ticket.change_role(role)?;
-            let config = config.ok_or(ServeError::Role(role))?;
-            let tls = start.into_stream(config).await.map_err(ServeError::Tls)?;
-            Ok((role, tls))
-        };
-        let (role, tls) = timeout_at(deadline, handshake)
-            .await
-            .unwrap_or(Err(ServeError::Unproven { after }))?;
+        let handshake = timeout_at(deadline, self.handshake(io, &ticket)).await;
+        let (role, tls) = handshake.unwrap_or(Err(ServeError::Unproven { after }))?;
         let peer = PeerInfo::tls(remote).with_ticket(ticket.clone());
-        match role {
-            Role::Gateway => self
+        if role == Role::Gateway {
+            return self
                 .edge
                 .accept_link(tls, peer)
                 .await
-                .map_err(ServeError::Link),
-            Role::Caller => {
-                let version = match tls.get_ref().1.alpn_protocol() {
-                    Some(b"h2") => Version::Http2,
-                    _ => Version::Http1,
-                };
-                let service = WithPeer {
-                    service: self.edge.ingress(),
-                    peer,
-                };
-                let unproven = Unproven {
-                    ticket,
-                    deadline,
-                    after,
-                };
-                serve_http(tls, version, service, self.bounds(unproven, stop)).await
-            }
+                .map_err(ServeError::Link);
         }
+        let version = match tls.get_ref().1.alpn_protocol() {
+            Some(b"h2") => Version::Http2,
+            _ => Version::Http1,
+        };
+        let service = WithPeer {
+            service: self.edge.ingress(),
+            peer,
+        };
+        let unproven = Unproven {
+            ticket,
+            deadline,
+            after,
+        };
+        serve_http(tls, version, service, self.bounds(unproven, stop)).await
+    }
+
+    /// Looks at what the client asks for, and answers in kind.
+    async fn handshake<IO>(
+        &self,
+        io: IO,
+        ticket: &Ticket,
+    ) -> Result<(Role, TlsStream<ReadAhead<IO>>), ServeError>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let start = LazyConfigAcceptor::new(Acceptor::default(), ReadAhead::new(io));
+        let start = start.await.map_err(ServeError::Tls)?;
+        let (role, config) = match wants_link(&start.client_hello()) {
+            true => (Role::Gateway, &self.links),
+            false => (Role::Caller, &self.callers),
+        };
+        ticket.change_role(role)?;
+        let config = config.clone().ok_or(ServeError::Role(role))?;
+        let tls = start.into_stream(config).await.map_err(ServeError::Tls)?;
+        Ok((role, tls))
     }
 
     /// Serves one connection of a development ingress: plain HTTP/1.1. The listener binds loopback only.

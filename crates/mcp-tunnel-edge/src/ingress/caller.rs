@@ -6,7 +6,7 @@ use http::HeaderMap;
 use http::header::{AUTHORIZATION, ORIGIN};
 use http::request::Parts;
 use mcp_tunnel_auth::{
-    CallerGrant, CallerKey, CallerRefusal, TunnelAccess, carries_own_credential,
+    AccessSnapshot, CallerGrant, CallerKey, CallerRefusal, carries_own_credential,
 };
 
 use super::address::{self, Address, TunnelName};
@@ -21,70 +21,66 @@ use crate::{EdgeConfig, Shared};
 /// Judges a request by the snapshot in force. The caller learns nothing from which rule refused it, and every one of
 /// them costs the same look-ups.
 pub(crate) fn admit(shared: &Shared, parts: &Parts) -> Result<Admitted, Turned> {
-    let snapshot = shared
-        .access
-        .fresh()
-        .ok_or(Turned::Failed(Failure::NoAccessNews))?;
+    let snapshot = shared.access.fresh();
+    let snapshot = snapshot.ok_or(Turned::Failed(Failure::NoAccessNews))?;
     let peer = parts.extensions.get::<PeerInfo>();
     let scheme = peer.map_or("https", |peer| peer.scheme);
     let address = address::read(parts, &shared.config.domain, &shared.config.edge_name);
-    let presented = presented_key(&parts.headers);
-    let tunnel = address.as_ref().and_then(|address| match &address.tunnel {
-        TunnelName::Label(label) => snapshot.tunnel_by_label(label),
-        TunnelName::Id(id) => snapshot.tunnel_by_id(id),
-    });
-    let route = address
-        .as_ref()
-        .map(|address| address.route.clone())
-        .unwrap_or_default();
-    let key = presented.as_ref().ok().and_then(Option::as_ref);
-    let granted = snapshot.authorise_caller(key, tunnel, &route, unix_ms());
-    let (
-        Some(Address {
-            tunnel: name,
-            path,
-            authority,
-            ..
-        }),
-        Some(TunnelAccess { id, .. }),
-    ) = (address, tunnel)
-    else {
-        return Err(Turned::Refused("unknown_tunnel"));
-    };
-    let granted = granted.map_err(|refusal| Turned::Refused(reason(refusal)))?;
-    let presented = presented.map_err(Turned::Refused)?;
-    if !is_welcome_origin(&parts.headers, scheme, &authority, &shared.config) {
+    let grant = grant(&snapshot, address.as_ref(), &parts.headers).map_err(Turned::Refused)?;
+    let address = address.ok_or(Turned::Refused("unknown_tunnel"))?;
+    if !is_welcome_origin(&parts.headers, scheme, &address.authority, &shared.config) {
         return Err(Turned::Refused("foreign_origin"));
     }
     // Not in a header, but it would travel all the same.
-    if carries_own_credential(path.as_bytes()) {
+    if carries_own_credential(address.path.as_bytes()) {
         return Err(Turned::Refused("credential_in_target"));
     }
-    let target = path.parse().map_err(|_| Turned::Refused("target"))?;
+    let target = address
+        .path
+        .parse()
+        .map_err(|_| Turned::Refused("target"))?;
     if let Some(peer) = peer {
         peer.proven();
     }
-    let by = match (granted, presented) {
-        (CallerGrant::Key(_), Some(key)) => Admittance::Key(Arc::new(key)),
-        _ => Admittance::Upstream,
-    };
     Ok(Admitted {
-        grant: Grant {
-            tunnel: *id,
-            route,
-            by,
-        },
+        grant,
         number: snapshot.number(),
         target,
-        authority,
+        authority: address.authority,
         scheme,
         peer: peer.map(|peer| peer.address.ip()),
-        cookies: match name {
+        cookies: match address.tunnel {
             TunnelName::Label(_) => Cookies::Pass,
             TunnelName::Id(_) => Cookies::Drop,
         },
         probe: parts.headers.get(PROBE).is_some_and(|value| value == "1"),
     })
+}
+
+/// What the request is admitted for, or the reason why it is not. A request that names nothing is judged like any
+/// other, so that it takes as long.
+fn grant(
+    snapshot: &AccessSnapshot,
+    address: Option<&Address>,
+    headers: &HeaderMap,
+) -> Result<Grant, &'static str> {
+    let presented = presented_key(headers);
+    let tunnel = address.and_then(|address| match &address.tunnel {
+        TunnelName::Label(label) => snapshot.tunnel_by_label(label),
+        TunnelName::Id(id) => snapshot.tunnel_by_id(id),
+    });
+    let route = address
+        .map(|address| address.route.clone())
+        .unwrap_or_default();
+    let key = presented.as_ref().ok().and_then(Option::as_ref);
+    let granted = snapshot.authorise_caller(key, tunnel, &route, unix_ms());
+    let (granted, presented) = (granted.map_err(reason)?, presented?);
+    let tunnel = tunnel.ok_or("unknown_tunnel")?.id;
+    let by = match (granted, presented) {
+        (CallerGrant::Key(_), Some(key)) => Admittance::Key(Arc::new(key)),
+        _ => Admittance::Upstream,
+    };
+    Ok(Grant { tunnel, route, by })
 }
 
 /// The caller key of a request: in a header of ours, or in `Authorization` when that carries one of ours.
