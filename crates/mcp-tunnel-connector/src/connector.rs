@@ -83,7 +83,7 @@ impl Connector {
         }
     }
 
-    /// Serves until `stop`, then drains; for owners that have no use for events.
+    /// Serves until `stop`, then drains; for owners that have no use for events. A final refusal ends it too.
     ///
     /// # Cancel safety
     ///
@@ -146,11 +146,16 @@ impl Connector {
             UplinkEvent::Draining { code } => Event::Draining { code },
             UplinkEvent::Refused { code, text, .. } => {
                 self.refusals += 1;
+                let is_final = code.is_final() && self.refusals >= patience(code);
+                if is_final {
+                    // Calls of an earlier link, sent away when its token was rotated, may finish.
+                    self.drain();
+                }
                 self.readiness.send_replace(REFUSED);
                 Event::Refused {
                     code,
                     text,
-                    is_final: code.is_final() && self.refusals >= patience(code),
+                    is_final,
                 }
             }
             UplinkEvent::Lost { reason } => {

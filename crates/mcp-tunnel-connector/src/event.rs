@@ -43,7 +43,7 @@ pub enum Event {
         code: RefusalCode,
         /// What the edge said; may be empty.
         text: String,
-        /// Whether trying again is pointless; the owner decides.
+        /// Whether trying again is pointless: the connector drains then, and stops.
         is_final: bool,
     },
     /// An attempt failed, or the link ended.
@@ -61,7 +61,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// What a program that gives up now should exit with; `None` to carry on.
+    /// What a program that drains and gives up now should exit with; `None` to carry on.
     ///
     /// A final refusal ends it in any case, an edge that cannot be reached only with `exit_on_failure`.
     #[must_use]

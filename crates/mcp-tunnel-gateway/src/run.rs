@@ -114,6 +114,7 @@ async fn drive(
     let mut terminate = signal(SignalKind::terminate()).map_err(internal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(internal)?;
     let mut signals = 0;
+    let mut leaving = None;
     loop {
         tokio::select! {
             () = either(&mut terminate, &mut interrupt) => {
@@ -125,12 +126,17 @@ async fn drive(
                 connector.drain();
             }
             event = connector.next_event() => {
-                if let Some(code) = event.exit_code(exit_on_failure) {
-                    return Err(Failure { code, error: anyhow!("{event}") });
-                }
-                say.line(&event);
                 if let Event::Stopped = event {
-                    return Ok(0);
+                    say.line(&event);
+                    return leaving.map_or(Ok(0), Err);
+                }
+                match event.exit_code(exit_on_failure) {
+                    // The first reason is the one to tell; calls that still run may finish.
+                    Some(code) if leaving.is_none() => {
+                        leaving = Some(Failure { code, error: anyhow!("{event}") });
+                        connector.drain();
+                    }
+                    _ => say.line(&event),
                 }
             }
         }

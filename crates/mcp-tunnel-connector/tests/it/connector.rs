@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mcp_diagnostics::admin::{Metrics, Readiness};
 use mcp_tunnel_connector::{Connector, ConnectorConfig, Event};
-use mcp_tunnel_proto::{Refusal, RefusalCode, ResetCode, StreamKind};
+use mcp_tunnel_proto::{CloseCode, Refusal, RefusalCode, ResetCode, StreamKind};
 use mcp_tunnel_transport::{Link, StreamError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
@@ -122,6 +122,43 @@ async fn a_final_refusal_ends_the_program_with_3_and_a_cure() {
         ),
         "{event}"
     );
+}
+
+#[tokio::test]
+async fn a_rotated_token_lets_running_calls_finish_before_the_gateway_stops() {
+    let (mut edge, server) = (Edge::bind().await, Server::bind().await);
+    let mut connector = connector(&edge, server.address);
+    let link = linked(&mut edge, &mut connector).await;
+    let (stream, mut socket) = while_serving(&mut connector, async {
+        let stream = open(&link, StreamKind::Http, CALL).await;
+        (stream, server.request().await.0)
+    })
+    .await;
+    link.go_away(CloseCode::NO_ERROR, None);
+    let rotated = async {
+        edge.incoming()
+            .await
+            .refuse(Refusal::new(RefusalCode::RETIRED, ""))
+            .await;
+        socket
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi")
+            .await
+            .unwrap();
+        answer(stream).await.unwrap()
+    };
+    let stopped = async {
+        let mut code = None;
+        loop {
+            let event = connector.next_event().await;
+            code = code.or_else(|| event.exit_code(false));
+            if matches!(event, Event::Stopped) {
+                break code;
+            }
+        }
+    };
+    let (text, code) = tokio::join!(rotated, stopped);
+    assert!(text.ends_with("hi"), "{text}");
+    assert_eq!(code, Some(3));
 }
 
 #[tokio::test]
