@@ -22,5 +22,5 @@ mod envelope;
 mod extract;
 
 pub use authenticate::{Authenticate, Permission, Permissions, Principal, bearer, peer_address};
-pub use envelope::{ApiError, enveloped};
+pub use envelope::{ApiError, RequestId, enveloped};
 pub use extract::{BODY_LIMIT_BYTES, JsonBody, PageParams};

@@ -8,11 +8,11 @@ use managed_agents_api::ErrorType;
 use managed_agents_api::serve::ApiError;
 use tracing::{error, warn};
 
-use crate::hooks::{Noun, not_found};
+use crate::hooks::{Named, not_found};
 use crate::store::{Refusal, StoreError};
 
 /// The answer to a failure about a thing of kind `T`.
-pub(crate) fn answer<T: Noun>(failure: StoreError) -> ApiError {
+pub(crate) fn answer<T: Named>(failure: StoreError) -> ApiError {
     match failure {
         StoreError::NotFound => not_found::<T>(),
         StoreError::Refused(refusal) => refused(refusal),

@@ -19,15 +19,15 @@ use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::handler::Handler;
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{MethodRouter, on};
+use axum::routing::{MethodFilter, MethodRouter, on};
 use http::request::Parts;
 use http::{HeaderMap, Method};
-use managed_agents_api::serve::{self, ApiError, Permission, Principal};
+use managed_agents_api::serve::{self, ApiError, Permission, Principal, RequestId};
 use managed_agents_api::{ErrorType, headers};
 use mcp_tunnel_auth::{
     CallerKeyId, CertificateId, ConnectionId, CredentialKind, TunnelId, WorkspaceId,
 };
-use tracing::{debug, error};
+use tracing::{Instrument as _, debug, error, info_span};
 
 use crate::environment;
 use crate::failure::chain;
@@ -52,7 +52,7 @@ impl Route {
             method: Method::GET,
             path,
             needs,
-            handler: on(axum::routing::MethodFilter::GET, handler),
+            handler: on(MethodFilter::GET, handler),
         }
     }
 
@@ -65,7 +65,7 @@ impl Route {
             method: Method::POST,
             path,
             needs,
-            handler: on(axum::routing::MethodFilter::POST, handler),
+            handler: on(MethodFilter::POST, handler),
         }
     }
 
@@ -146,7 +146,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 /// An id in the path. A text that is no such id is answered as one that is not there.
 pub(crate) struct Id<T>(pub(crate) T);
 
-impl<T: Noun, S: Send + Sync> FromRequestParts<S> for Id<T> {
+impl<T: Named, S: Send + Sync> FromRequestParts<S> for Id<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
@@ -158,7 +158,7 @@ impl<T: Noun, S: Send + Sync> FromRequestParts<S> for Id<T> {
 /// The ids of a thing and of its part in the path.
 pub(crate) struct Ids<A, B>(pub(crate) A, pub(crate) B);
 
-impl<A: Noun, B: Noun, S: Send + Sync> FromRequestParts<S> for Ids<A, B> {
+impl<A: Named, B: Named, S: Send + Sync> FromRequestParts<S> for Ids<A, B> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
@@ -171,29 +171,34 @@ impl<A: Noun, B: Noun, S: Send + Sync> FromRequestParts<S> for Ids<A, B> {
     }
 }
 
-/// What an id names, for the message that there is none.
-pub(crate) trait Noun: FromStr {
-    const NOUN: &'static str;
+/// What is said where there is nothing of this id, or nothing that the caller may know of.
+pub(crate) trait Named: FromStr {
+    const MISSING: &'static str;
 }
 
-impl Noun for TunnelId {
-    const NOUN: &'static str = "tunnel";
-}
-impl Noun for CertificateId {
-    const NOUN: &'static str = "certificate of such a tunnel";
-}
-impl Noun for ConnectionId {
-    const NOUN: &'static str = "connection of such a tunnel";
-}
-impl Noun for CallerKeyId {
-    const NOUN: &'static str = "caller key";
+impl Named for TunnelId {
+    const MISSING: &'static str = "there is no such tunnel in this workspace";
 }
 
-pub(crate) fn not_found<T: Noun>() -> ApiError {
-    ApiError::not_found(format!("there is no such {} in this workspace", T::NOUN))
+impl Named for CertificateId {
+    const MISSING: &'static str =
+        "there is no such tunnel with such a certificate in this workspace";
 }
 
-fn parse<T: Noun>(text: Option<&String>) -> Result<T, ApiError> {
+impl Named for ConnectionId {
+    const MISSING: &'static str =
+        "there is no such tunnel with such a connection in this workspace";
+}
+
+impl Named for CallerKeyId {
+    const MISSING: &'static str = "there is no such caller key in this workspace";
+}
+
+pub(crate) fn not_found<T: Named>() -> ApiError {
+    ApiError::not_found(T::MISSING)
+}
+
+fn parse<T: Named>(text: Option<&String>) -> Result<T, ApiError> {
     text.and_then(|text| text.parse().ok())
         .ok_or_else(not_found::<T>)
 }
@@ -209,7 +214,9 @@ async fn guarded(
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    tokio::time::timeout(DEADLINE, admit(guard, request, next))
+    let id = request.extensions().get::<RequestId>();
+    let span = info_span!("request", id = id.map(|id| &*id.0));
+    tokio::time::timeout(DEADLINE, admit(guard, request, next).instrument(span))
         .await
         .unwrap_or_else(|_| {
             Err(ApiError::new(

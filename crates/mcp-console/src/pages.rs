@@ -5,11 +5,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use managed_agents_api::Page;
 use managed_agents_api::serve::{ApiError, PageParams};
 
-use crate::hooks::Noun;
+use crate::hooks::Named;
 use crate::store::{Listed, Listing};
 
 /// What the store is asked for, if the page token is one of a listing of `T`s.
-pub(crate) fn listing<T: Noun + ToString>(params: PageParams) -> Result<Listing, ApiError> {
+pub(crate) fn listing<T: Named + ToString>(params: PageParams) -> Result<Listing, ApiError> {
     let mut listing = Listing::newest(params.limit);
     listing.include_archived = params.include_archived;
     listing.before = params
@@ -32,7 +32,7 @@ pub(crate) fn page<R, I: ToString, T>(
     }
 }
 
-fn last_id<T: Noun + ToString>(token: &str) -> Option<String> {
+fn last_id<T: Named + ToString>(token: &str) -> Option<String> {
     let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
     let id: T = String::from_utf8(bytes).ok()?.parse().ok()?;
     Some(id.to_string())

@@ -42,6 +42,10 @@ async fn no_secret_reaches_the_log_at_any_level() {
     let log = log.0.lock().unwrap();
     let text = String::from_utf8_lossy(&log);
     assert!(text.contains("request admitted"), "the log was watched");
+    assert!(
+        text.contains("request{id=\"req_"),
+        "by the id that the answer has"
+    );
     for secret in secrets.iter().map(String::as_str).chain([wrong]) {
         assert!(
             !text.contains(&secret[4..]),

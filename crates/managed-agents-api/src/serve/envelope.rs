@@ -167,6 +167,11 @@ impl IntoResponse for ApiError {
     }
 }
 
+/// The id of a request: an extension that [`enveloped`] gives it, for logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RequestId(pub Arc<str>);
+
 /// `router`, whose every answer has a `request-id` drawn from `next_id`, and whose
 /// errors, unknown paths and wrong methods included, are envelopes that repeat it.
 pub fn enveloped(router: Router, next_id: impl Fn() -> String + Send + Sync + 'static) -> Router {
@@ -177,10 +182,13 @@ pub fn enveloped(router: Router, next_id: impl Fn() -> String + Send + Sync + 's
             ApiError::invalid("the route does not take this method")
                 .with_status(StatusCode::METHOD_NOT_ALLOWED)
         })
-        .layer(middleware::from_fn(move |request: Request, next: Next| {
-            let id = next_id();
-            async move { identified(next.run(request).await, &id) }
-        }))
+        .layer(middleware::from_fn(
+            move |mut request: Request, next: Next| {
+                let id: Arc<str> = next_id().into();
+                request.extensions_mut().insert(RequestId(Arc::clone(&id)));
+                async move { identified(next.run(request).await, &id) }
+            },
+        ))
 }
 
 fn identified(mut response: Response, request_id: &str) -> Response {

@@ -14,6 +14,7 @@ mod tunnels;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mcp_tunnel_auth::TunnelId;
 use sqlx::SqlitePool;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteQueryResult,
@@ -22,7 +23,6 @@ use sqlx::sqlite::{
 use tokio::sync::watch;
 
 use super::{Change, Refusal, StoreError};
-use mcp_tunnel_auth::TunnelId;
 
 /// How a database file is opened.
 #[derive(Debug, Clone)]
