@@ -1,5 +1,6 @@
 //! The whole edge in memory, with virtual time: real TLS, real frames, gateways that tests play.
 
+mod counted;
 mod gateway;
 mod world;
 

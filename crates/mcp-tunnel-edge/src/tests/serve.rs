@@ -1,6 +1,8 @@
 //! Connections as a listener hands them over: TLS, ALPN, HTTP/1.1 and HTTP/2, and hostile bytes.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +15,7 @@ use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use super::counted::Counted;
 use super::gateway::{Gateway, Seen};
 use super::world::{PEER, World, bearer, caller_key, config, post};
 use crate::serve::{ServeError, Server};
@@ -60,6 +63,17 @@ impl Front {
             let _ = tx.send(server.serve(far, source, stop).await);
         });
         (near, rx)
+    }
+
+    /// A socket whose far end counts what the edge writes.
+    fn counted_socket(&self, world: &mut World) -> (DuplexStream, Arc<AtomicUsize>) {
+        let (near, far) = duplex(64 * 1024);
+        let (far, writes) = Counted::new(far);
+        let (server, stop) = (self.server.clone(), self.stop.clone());
+        world.tasks.spawn(async move {
+            let _ = server.serve(far, PEER, stop).await;
+        });
+        (near, writes)
     }
 
     async fn caller(&self, world: &mut World, alpn: &[u8]) -> TlsStream<DuplexStream> {
@@ -168,6 +182,45 @@ async fn a_short_answer_leaves_in_one_write() {
         "{}",
         String::from_utf8_lossy(&first[..len])
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_small_call_costs_the_edge_one_write_each_way() {
+    let mut world = World::new(config());
+    let front = Front::new(&world);
+    world.approve(1);
+    let (near, to_gateway) = front.counted_socket(&mut world);
+    let mut gateway = world.gateway_connects(near, 1).await;
+    gateway.active().await;
+    let (near, to_caller) = front.counted_socket(&mut world);
+    let mut tls = world.caller_connects(near, b"http/1.1").await.unwrap();
+    let mut before = (0, 0);
+    let events = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n\
+                  4\r\nhi\n\n\r\n0\r\n\r\n";
+    for (number, (answer, end)) in [
+        (OK, "hi"),
+        (OK, "hi"),
+        (events, "0\r\n\r\n"),
+        (events, "0\r\n\r\n"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        tls.write_all(format!("{}{{}}", head("content-length: 2\r\n")).as_bytes())
+            .await
+            .unwrap();
+        let (stream, _) = gateway.request().await;
+        gateway.answer(stream, answer).await;
+        read_until(&mut tls, end).await;
+        let now = (
+            to_gateway.load(Ordering::Relaxed),
+            to_caller.load(Ordering::Relaxed),
+        );
+        if number > 0 {
+            assert_eq!((now.0 - before.0, now.1 - before.1), (1, 1), "{number}");
+        }
+        before = now;
+    }
 }
 
 #[tokio::test(start_paused = true)]
