@@ -130,7 +130,10 @@ impl Server {
         self
     }
 
-    /// Serves one connection to its end; on `stop` lets it finish what runs. The listener sets `TCP_NODELAY`.
+    /// Serves one connection to its end; on `stop` lets it finish what runs.
+    ///
+    /// The listener sets `TCP_NODELAY`, and keep-alive and a user timeout against callers that vanish or stop reading:
+    /// [`TcpOptions`](mcp_tunnel_transport::dial::TcpOptions) does.
     ///
     /// # Errors
     /// [`ServeError`]: for the listener's log, at a low level, since anybody can cause them.

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use mcp_console::Console;
 use mcp_tunnel_edge::serve::{ServeError, Server, caller_tls};
 use mcp_tunnel_edge::{DevTarget, Edge, Gate, GateConfig};
-use mcp_tunnel_transport::tls;
+use mcp_tunnel_transport::{dial::TcpOptions, tls};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -152,6 +152,7 @@ impl Bound {
         F: Future<Output = ()> + Send + 'static,
     {
         let (connections, stop) = (tasks.clone(), stop.clone());
+        let tcp = TcpOptions::default().set_user_timeout(STALL);
         tasks.spawn(async move {
             loop {
                 let accepted = tokio::select! {
@@ -161,7 +162,7 @@ impl Bound {
                 match accepted {
                     Ok((socket, remote)) => {
                         // A socket that is gone already says so when it is used.
-                        drop(socket.set_nodelay(true));
+                        drop(tcp.apply(&socket));
                         connections.spawn(serve(socket, remote, stop.clone()));
                     }
                     Err(error) => {
@@ -186,6 +187,10 @@ pub(super) fn raise_file_limit() {
         warn!(%error, "the limit of open files stays as it was");
     }
 }
+
+/// Whoever is gone without a word, or takes none of what is sent to it for so long, is cut by
+/// the kernel: a reader may be slow, but holds a call's memory no longer than that.
+const STALL: Duration = Duration::from_secs(300);
 
 /// Where no file descriptor is left, trying again at once would only burn the processor.
 const PAUSE: Duration = Duration::from_millis(50);
