@@ -49,8 +49,8 @@ impl Role {
 
 /// Limits on sockets that have not proved anything yet.
 ///
-/// Worst case of the defaults: 10,240 sockets of about 40 KiB (TLS state and a request's head), 400 MiB, held for at
-/// most ten seconds. Raising a limit raises what silent sockets can pin; raising the limit of one source lets one
+/// Worst case of the defaults: 12,288 sockets of about 40 KiB (TLS state and a request's head), 480 MiB, held for at
+/// most ten seconds; a silent one costs a tenth of that. Raising a limit raises what silent sockets can pin; raising the limit of one source lets one
 /// host take a larger part of the total.
 #[derive(Debug, Clone)]
 pub struct GateConfig {
@@ -74,8 +74,8 @@ impl Default for GateConfig {
                 deadline: Duration::from_secs(5),
             },
             callers: Limits {
-                per_source: 256,
-                total: 8_192,
+                per_source: 1_024,
+                total: 10_240,
                 deadline: Duration::from_secs(10),
             },
         }
@@ -104,15 +104,15 @@ impl GateConfig {
         self
     }
 
-    /// Unproven caller sockets from one source (an IPv4 address, or a /64). Default 256: many callers may share one
-    /// address behind a NAT, and a proven one no longer counts; at least 1.
+    /// Unproven caller sockets from one source (an IPv4 address, or a /64). Default 1,024: many callers may share
+    /// one address behind a NAT and come back all at once, and a proven one no longer counts; at least 1.
     #[must_use]
     pub fn set_callers_per_source(mut self, sockets: usize) -> Self {
         self.callers.per_source = sockets.max(1);
         self
     }
 
-    /// Unproven caller sockets in total. Default 8,192; at least 1.
+    /// Unproven caller sockets in total. Default 10,240, ten times the share of a source; at least 1.
     #[must_use]
     pub fn set_callers_total(mut self, sockets: usize) -> Self {
         self.callers.total = sockets.max(1);

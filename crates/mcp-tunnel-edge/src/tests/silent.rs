@@ -15,6 +15,8 @@ use crate::{Gate, GateConfig, Role};
 
 const SILENT: u64 = 10_000;
 const SOURCES: u64 = 8;
+/// What one source may hold, by default.
+const SHARE: u64 = 1_024;
 
 /// How many silent sockets this process can hold beside what else it needs; says so when it is not all of them.
 fn affordable() -> u64 {
@@ -27,12 +29,12 @@ fn affordable() -> u64 {
         },
     );
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    // The edge's own side of those that it keeps: 256 a source.
-    let needed = SILENT + SOURCES * 256 + 512;
+    // The edge's own side of those that it keeps.
+    let needed = SILENT + SOURCES * SHARE + 512;
     if limit >= needed {
         return SILENT;
     }
-    let fewer = limit.saturating_sub(SOURCES * 256 + 512).min(SILENT);
+    let fewer = limit.saturating_sub(SOURCES * SHARE + 512).min(SILENT);
     println!(
         "NOTE: the limit of {limit} descriptors allows {fewer} silent sockets instead of {SILENT}"
     );
@@ -96,7 +98,7 @@ async fn ten_thousand_silent_sockets_harm_nobody_else() {
     let after = good(&mut tasks, to).await;
     let mut new_caller = world.caller_connects(after, b"http/1.1").await.unwrap();
     let unproven = gate.unproven(Role::Caller);
-    assert!(unproven <= 256 * 8 + 2, "{unproven}");
+    assert!(unproven as u64 <= SHARE * SOURCES + 2, "{unproven}");
 
     let after = good(&mut tasks, to).await;
     let mut new_gateway = world.gateway_connects(after, 1).await;
