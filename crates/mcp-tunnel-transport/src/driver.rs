@@ -2,7 +2,6 @@
 
 use std::{
     fmt, io,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
@@ -11,23 +10,16 @@ use std::{
 use bytes::BytesMut;
 use mcp_tunnel_proto::Connection;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_util::io::poll_read_buf;
 use tracing::debug;
 
 use crate::{
     CloseReason, Link, LinkConfig,
-    config::READ_BUFFER,
     ending::Ending,
+    inbox::{Inbox, Taken},
     outbox::Outbox,
     shared::{Shared, Wakes},
     timer::{Timer, now},
 };
-
-/// Room of the first read after a pause; most calls are smaller.
-const SMALL_READ: usize = 8 * 1024;
-
-/// A link on which nothing comes for this long gives its read buffer back.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// Drives one link: reads, feeds the session, writes what it has to say.
 ///
@@ -40,11 +32,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub struct LinkDriver<IO> {
     io: IO,
     shared: Arc<Shared>,
-    input: BytesMut,
-    /// How much the next read may bring.
-    room: usize,
-    /// When a read last brought something.
-    heard: Instant,
+    inbox: Inbox,
     outbox: Outbox,
     timer: Timer,
     write_stall: Duration,
@@ -61,15 +49,6 @@ enum Phase {
     Ended,
 }
 
-/// How a read went.
-enum Taken {
-    /// There may be more.
-    Some,
-    /// The rest comes later.
-    All,
-    End,
-}
-
 impl<IO: AsyncRead + AsyncWrite + Unpin> LinkDriver<IO> {
     /// A link over `io`; `input` was read already, and what is in `outbox` goes first.
     pub(crate) fn start(
@@ -84,9 +63,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> LinkDriver<IO> {
         let driver = Self {
             io,
             shared: Arc::clone(&shared),
-            input,
-            room: SMALL_READ,
-            heard: now(),
+            inbox: Inbox::new(input, now()),
             outbox,
             timer: Timer::default(),
             write_stall: config.write_stall(),
@@ -113,7 +90,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> LinkDriver<IO> {
         if matches!(self.phase, Phase::Running) {
             let reason = ready!(self.poll_running(cx));
             debug!(reason = %Chain(&reason), "link ended");
-            self.input = BytesMut::new();
+            self.inbox.release();
             self.phase = if reason.is_said() {
                 Phase::Ending(Ending::Writing, now() + self.close_timeout)
             } else {
@@ -134,7 +111,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> LinkDriver<IO> {
     fn poll_running(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         loop {
             let now = now();
-            let taken = match self.take_input(cx, now) {
+            let taken = match self.inbox.take(&mut self.io, cx, now) {
                 Ok(taken) => taken,
                 Err(error) => return Poll::Ready(self.shared.end(error.into())),
             };
@@ -162,39 +139,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> LinkDriver<IO> {
         }
     }
 
-    /// Reads what is there, up to the read buffer's bound.
-    fn take_input(&mut self, cx: &mut Context<'_>, now: Instant) -> io::Result<Taken> {
-        // What the last look left is part of one frame.
-        let full = self.input.len().saturating_add(self.room);
-        while self.input.len() < full {
-            self.input.reserve(full - self.input.len());
-            match poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input) {
-                Poll::Ready(Ok(0)) => return Ok(Taken::End),
-                Poll::Ready(Ok(_)) => self.heard = now,
-                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    return Ok(Taken::End);
-                }
-                Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => {
-                    if self.input.is_empty() && now > self.heard + PAUSE {
-                        self.input = BytesMut::new();
-                        self.room = SMALL_READ;
-                    }
-                    return Ok(Taken::All);
-                }
-            }
-        }
-        // A peer that fills the room sends bulk: the next read may bring more at once.
-        self.room = (self.room * 2).min(READ_BUFFER);
-        Ok(Taken::Some)
-    }
-
     /// The one visit to the session: input in, events out, output gathered. `None` once the session has ended.
     fn exchange(&mut self, cx: &Context<'_>, now: Instant) -> Option<Instant> {
         let mut state = self.shared.lock();
-        if !self.input.is_empty() {
+        if !self.inbox.bytes.is_empty() {
             // An error comes as the event `Closed` too.
-            let _ = state.connection.handle_input(now, &mut self.input);
+            let _ = state.connection.handle_input(now, &mut self.inbox.bytes);
         }
         state.connection.handle_timeout(now);
         state.take_events(&mut self.wakes);

@@ -107,6 +107,7 @@ pub mod dial;
 mod driver;
 mod ending;
 mod greeting;
+mod inbox;
 mod link;
 #[cfg(feature = "local-ca")]
 pub mod local_ca;

@@ -27,7 +27,6 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::PAUSE;
 use crate::{CloseReason, Link, LinkConfig, LinkDriver, greeting::Greeting, timer::now};
 
 /// What goes wrong once a side has moved so many bytes in one direction.
@@ -470,27 +469,4 @@ async fn a_readable_batch_wakes_its_reader_once() {
     }
     gateway.turn().await;
     assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
-}
-
-#[tokio::test]
-async fn an_idle_driver_holds_no_read_buffer() {
-    tokio::time::pause();
-    let (mut gateway, mut edge) = by_hand().await;
-    let mut near = edge
-        .link
-        .open(header(), Bytes::from_static(b"!"))
-        .await
-        .unwrap();
-    edge.turn().await;
-    gateway.turn().await;
-    let far = gateway.link.accept().await.unwrap();
-    near.write_chunk(Bytes::from(vec![0; 60_000]))
-        .await
-        .unwrap();
-    edge.turn().await;
-    gateway.turn().await;
-    drop(far);
-    tokio::time::advance(2 * PAUSE).await;
-    gateway.turn().await;
-    assert_eq!(gateway.driver.input.capacity(), 0);
 }
