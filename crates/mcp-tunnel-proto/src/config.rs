@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Features, Limits, hello::MIN_MAX_FRAME, wire::MAX_OFFSET};
+use crate::{Features, Limits, QUANTUM, hello::MIN_MAX_FRAME, wire::MAX_OFFSET};
 
 /// Limits and times of one side of a link.
 ///
@@ -43,8 +43,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             max_frame: 16 * 1024,
-            stream_window: 64 * 1024,
-            wide_stream_window: 1024 * 1024,
+            stream_window: 4 * QUANTUM as u64,
+            wide_stream_window: 64 * QUANTUM as u64,
             shared_window: 8 * 1024 * 1024,
             session_window: 8 * 1024 * 1024,
             max_streams: 1024,
@@ -72,16 +72,16 @@ impl Config {
         self
     }
 
-    /// Payload that a peer may send on a new stream unasked, in bytes. Default 64 KiB: most calls fit. At
-    /// least 4 KiB. Costs as much per stream. Raised, every open stream may hold that much more.
+    /// Payload that a peer may send on a new stream unasked, in bytes. Default 4 quanta, just under 64 KiB:
+    /// most calls fit, and bulk is cut into whole frames. At least 4 KiB. Costs as much per stream. Raised, every open stream may hold that much more.
     #[must_use]
     pub const fn set_stream_window(mut self, bytes: u64) -> Self {
         self.stream_window = clamp(bytes, 4096, MAX_OFFSET);
         self
     }
 
-    /// Window of a stream whose reader keeps up, in bytes, taken from the shared window. Default 1 MiB: 130
-    /// Mbit/s at 60 ms. Raised, fewer streams get it.
+    /// Window of a stream whose reader keeps up, in bytes, taken from the shared window. Default 64 quanta,
+    /// just under 1 MiB: 130 Mbit/s at 60 ms. Raised, fewer streams get it.
     #[must_use]
     pub const fn set_wide_stream_window(mut self, bytes: u64) -> Self {
         self.wide_stream_window = clamp(bytes, 4096, MAX_OFFSET);
@@ -124,7 +124,7 @@ impl Config {
     /// bounds it too: nothing is accepted that the peer has not made room for.
     #[must_use]
     pub fn set_send_buffer(mut self, bytes: usize) -> Self {
-        self.send_buffer = bytes.max(crate::frame::QUANTUM);
+        self.send_buffer = bytes.max(QUANTUM);
         self
     }
 

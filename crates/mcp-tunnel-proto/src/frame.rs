@@ -17,8 +17,9 @@ use crate::{
 /// Length of every frame header, in bytes.
 pub const HEADER: usize = 8;
 
-/// Most bytes of one DATA payload that a scheduler sends before it looks at the next stream.
-pub const QUANTUM: usize = 16 * 1024;
+/// Most bytes of one DATA payload that a scheduler sends before it looks at the next stream: with its header it fills
+/// one TLS record, so that records and frames of bulk begin and end together.
+pub const QUANTUM: usize = 16 * 1024 - HEADER;
 
 /// The frame types of version 1. Bit 7: may be ignored. Bit 6: session frame.
 pub mod kind {

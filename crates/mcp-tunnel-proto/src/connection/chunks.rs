@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::wire::COPY_BELOW;
+use crate::{QUANTUM, wire::COPY_BELOW};
 
 /// Payload in order (DATA-2). Pieces below a threshold are appended to an owned tail, so that neither a thousand
 /// one-byte writes nor a slow reader of tiny frames costs more than its bytes.
@@ -97,7 +97,7 @@ impl Chunks {
 }
 
 /// Threshold for payload that comes while the reader has some left: it keeps up badly, so it pays a copy.
-pub(crate) const COPY_BEHIND: usize = 16 * 1024;
+pub(crate) const COPY_BEHIND: usize = QUANTUM;
 
 /// Threshold for payload to send.
 pub(crate) const COPY_TO_SEND: usize = COPY_BELOW;
