@@ -11,8 +11,8 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 
 use crate::{
-    CloseReason, Exporter, Link, LinkConfig, LinkDriver, greeting::Greeting, timer::now,
-    tls::ExporterError,
+    CloseReason, Exporter, Link, LinkConfig, LinkDriver, config::TLS_BUFFER, greeting::Greeting,
+    timer::now, tls::ExporterError,
 };
 
 /// Why a connection did not become an [`Incoming`].
@@ -69,13 +69,14 @@ pub struct PendingLink<IO> {
 ///
 /// Dropping the future closes the connection.
 pub async fn accept<IO>(
-    tls: TlsStream<IO>,
+    mut tls: TlsStream<IO>,
     config: &LinkConfig,
 ) -> Result<Incoming<IO>, AcceptError>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
     let exporter = Exporter::of(tls.get_ref().1)?;
+    tls.get_mut().1.set_buffer_limit(Some(TLS_BUFFER));
     let handshake = EdgeHandshake::new(now(), config.protocol().clone(), config.agent())?;
     let mut greeting = Box::new(Greeting::new(tls, handshake, config));
     match timeout(config.hello_timeout(), greeting.next()).await {

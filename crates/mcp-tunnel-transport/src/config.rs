@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use mcp_tunnel_proto::Config;
+use mcp_tunnel_proto::{Config, QUANTUM};
 use rustls::ClientConfig;
 
 use crate::{backoff::Backoff, dial::TcpOptions};
@@ -11,9 +11,9 @@ use crate::{backoff::Backoff, dial::TcpOptions};
 ///
 /// # Memory
 ///
-/// Beyond what the protocol's [`Config`] states, a driver holds at most one read buffer of [`READ_BUFFER`] bytes, one
-/// batch of [`WRITE_BATCH`] bytes (slices of what the application wrote), and rustls' own buffers: a TLS record each
-/// way plus 64 KiB to send. Read and write buffers are given back while the link is idle. Before a peer has proven
+/// Beyond what the protocol's [`Config`] states, a driver holds at most two read buffers of [`READ_BUFFER`] bytes, one
+/// batch of [`WRITE_BATCH`] bytes and a frame (slices of what the application wrote), and rustls' own buffers: a TLS
+/// record received and 96 KiB to send. Read buffers are given back while the link is idle. Before a peer has proven
 /// anything it is allowed one HELLO of 4 KiB and [`hello_timeout`](Self::set_hello_timeout), and nothing is
 /// allocated for it beyond that.
 ///
@@ -29,11 +29,17 @@ pub struct LinkConfig {
     close_timeout: Duration,
 }
 
-/// Bytes that a driver reads ahead at most before it hands them to the protocol.
+/// Bytes that a driver reads ahead at most before it hands them to the protocol, part of a frame included.
 pub const READ_BUFFER: usize = 64 * 1024;
 
 /// Bytes of frames that a driver gathers at most before it writes them.
 pub const WRITE_BATCH: usize = 64 * 1024;
+
+/// What TLS may hold that is encrypted and not written, in bytes.
+///
+/// A batch ends after the frame that fills it: with room for one frame and the control frames more, it is always one
+/// write, without a record of a few bytes behind it.
+pub(crate) const TLS_BUFFER: usize = WRITE_BATCH + 2 * QUANTUM;
 
 impl LinkConfig {
     /// The windows, stream counts and ping times of the protocol.

@@ -17,6 +17,9 @@ use crate::config::READ_BUFFER;
 /// Room of the first read after a pause; most calls are smaller.
 const SMALL_READ: usize = 8 * 1024;
 
+/// The longest part of a frame that bulk leaves in the buffer until the rest has come.
+const PART: usize = QUANTUM + HEADER;
+
 /// A link on which nothing comes for this long gives its read buffers back.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -89,7 +92,7 @@ impl Inbox {
             }
         }
         // A peer that fills the room sends bulk: the next read may bring more at once.
-        self.room = (self.room * 2).min(READ_BUFFER);
+        self.room = (self.room * 2).min(READ_BUFFER - PART);
         Ok(Taken::Some)
     }
 

@@ -11,8 +11,8 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 
 use crate::{
-    CloseReason, Exporter, Link, LinkConfig, LinkDriver, greeting::Greeting, timer::now,
-    tls::ExporterError,
+    CloseReason, Exporter, Link, LinkConfig, LinkDriver, config::TLS_BUFFER, greeting::Greeting,
+    timer::now, tls::ExporterError,
 };
 
 /// A gateway's HELLO on a finished TLS connection, before the edge has answered.
@@ -83,11 +83,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Offer<IO> {
     ///
     /// See [`OfferError`].
     pub fn new(
-        tls: TlsStream<IO>,
+        mut tls: TlsStream<IO>,
         credential: Bytes,
         config: &LinkConfig,
     ) -> Result<Self, OfferError> {
         let _fit_for_a_link = Exporter::of(tls.get_ref().1)?;
+        tls.get_mut().1.set_buffer_limit(Some(TLS_BUFFER));
         let protocol = config.protocol().clone();
         let handshake = GatewayHandshake::new(now(), protocol, credential, config.agent())?;
         Ok(Self {

@@ -146,7 +146,7 @@ async fn a_peer_that_takes_no_bytes_is_given_up() {
     for _ in 0..16 {
         // More than the connection between the two holds.
         streams.push(
-            edge.open(http(), Bytes::from(vec![0; 64 * 1024]))
+            edge.open(http(), Bytes::from(vec![0; 60_000]))
                 .await
                 .unwrap(),
         );
