@@ -115,11 +115,13 @@ async fn output_and_status_are_as_agreed() {
         Agent::good(bash("echo a; echo b >&2; echo c; echo; echo").await),
         "a\nb\nc"
     );
-    assert_eq!(Agent::bad(bash("echo oops >&2; exit 3").await), "oops");
+    assert_eq!(Agent::bad(bash("echo oops >&2; (exit 3)").await), "oops");
     assert_eq!(
-        Agent::bad(bash("exit 3").await),
+        Agent::bad(bash("(exit 3)").await),
         "(no output; exit status 3)"
     );
+    let text = Agent::bad(bash("exit 3").await);
+    assert!(text.contains("exited with status 3"), "{text}");
     assert_eq!(
         Agent::good(bash("printf '\\033[31mred\\033[0m \\377'").await),
         "red \u{fffd}"
@@ -148,7 +150,7 @@ async fn a_call_that_ends_the_shell_does_not_end_the_session() {
     Agent::bad(bash("set -e; X=3; false; X=4").await);
     assert_eq!(Agent::good(bash("set +e; echo $X").await), "3");
     assert!(Agent::bad(bash("X=5; kill -9 $$").await).contains("signal 9"));
-    assert!(Agent::good(bash("X=6; exec true").await).contains("from before this command"));
+    assert!(Agent::good(bash("X=6; exec true").await).contains("restarted"));
     assert_eq!(Agent::good(bash("echo $X").await), "3");
     assert!(Agent::bad(bash("echo 'open").await).contains("unexpected EOF"));
     assert_eq!(
@@ -157,6 +159,7 @@ async fn a_call_that_ends_the_shell_does_not_end_the_session() {
         ),
         "3"
     );
+    Agent::bad(bash("kill -9 $$").await);
     assert_eq!(Agent::good(bash("pwd").await), "/workspace");
 }
 
@@ -311,17 +314,15 @@ async fn large_scripts_and_states_work() {
     let script = format!("X='{}'; echo ${{#X}}", "é".repeat(150_000));
     assert_eq!(Agent::good(agent.bash(&script).await), "150000");
     assert_eq!(Agent::good(agent.bash("echo ${#X}").await), "150000");
-    // More than can be handed on: the state from before stays.
-    let text = Agent::good(
+    // More than is kept: a new bash has the last state that was.
+    Agent::good(
         agent
-            .bash("Y=$(head -c 3000000 /dev/zero | tr '\\0' y); X=1")
+            .bash("Y=$(head -c 3000000 /dev/zero | tr '\\0' y)")
             .await,
     );
-    assert!(text.contains("from before this command"), "{text}");
-    assert_eq!(
-        Agent::good(agent.bash("echo ${#X} ${#Y}").await),
-        "150000 0"
-    );
+    assert_eq!(Agent::good(agent.bash("X=1; echo ${#Y}").await), "3000000");
+    Agent::bad(agent.bash("kill -9 $$").await);
+    assert_eq!(Agent::good(agent.bash("echo ${#Y}").await), "0");
 }
 
 async fn files_are_read_written_and_edited() {

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   Toolset::call("read", {…})          Toolset::call("bash", {…})
-//!        │ one request of JSON                │ one bash a call
-//!   files::serve  (inside the sandbox)   Shell: directory, variables, functions and
-//!                                        options are carried from call to call as data
+//!        │ one request of JSON                │ one line to a bash that lives on
+//!   files::serve  (inside the sandbox)   Shell: output, status, state, and whether
+//!                                        the bash is fit for another command
 //! ```
 //!
 //! File tools run *inside* the sandbox, as the commands' user: a link or a race can
@@ -12,9 +12,9 @@
 //! permitted roots, every link followed first) keeps an agent in its place, it is
 //! not the wall.
 //!
-//! Each bash call is a new process that starts from the state which the call
-//! before it left. The status is that of the process, told by the kernel: nothing
-//! that one call leaves behind can answer for a later one.
+//! A bash that is not fit for another command, that has ended or that was killed is
+//! replaced by one with the state from before, and the result says so: what one call
+//! leaves behind neither hangs a later one nor answers for it.
 //!
 //! The inputs, limits and kinds of error are those of `agent_toolset_20260401`.
 //! Where the official clients differ among themselves this follows the Python one;

@@ -1,35 +1,54 @@
-//! Bash whose state lasts, one process a call.
+//! Bash whose state lasts.
 //!
-//! A call is a new `bash` that first takes over the state that the call before it
-//! left (directory, variables, functions, options, file mode mask), then runs the
-//! command, then says what its own state is, on a channel of its own. The state is
-//! parsed and written anew on this side, so that it is data and never code; the
-//! status is that of the process. An overridden builtin, a trap or a closed
-//! descriptor can spoil the state that the call hands on, and nothing else.
+//! One bash lives through all calls of a session, so that directory, variables, functions, options, background jobs and
+//! open descriptors last as in a terminal. After each command it must show that it is fit for the next one ([`script`]), and
+//! it says what its state is. When it is not fit, when it ends and when a command takes too long, another bash starts with
+//! that state, and the result says so.
+//!
+//! ```text
+//!   this side                                   the shell
+//!   eval 'COMMAND' …; __mcp_end NONCE $?  ──►   runs it
+//!                                   output ◄──  61 (stdout)
+//!                  [[: @NONCE:s0:: syntax … ◄──  the status, by syntax alone
+//!                                     state ◄──  63 (stderr): parsed here as data, never run as code
+//!                   [[: @NONCE:r:: syntax … ◄──  ready
+//! ```
+//!
+//! A command that silences the shell does not hang its call: from time to time somebody looks at the shell from outside, and
+//! when it waits for a command without having said the status it is replaced.
 
-mod loader;
+mod live;
+mod marks;
 mod quote;
+mod script;
 mod state;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mcp_sandbox_executor::{
-    Command, Exit, KillReason, Process, ProcessEvent, Sandbox, SandboxError, Signal,
-};
+use mcp_sandbox_executor::{Exit, KillReason, ProcessEvent, Sandbox, SandboxError, Signal};
 use thiserror::Error;
 use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::time::{Instant, sleep_until};
 
 use crate::result::ToolResult;
+use live::{Live, StartError, nonce};
+use marks::{Fit, Marks};
 use state::State;
 
 /// Output is kept to its last bytes.
 const OUTPUT_BYTES: usize = 100 * 1024;
-/// What a call may hand on; more is dropped, and the state before it stays.
-const STATE_BYTES: usize = 1024 * 1024;
 /// Time of a call that names none.
 const TIME: Duration = Duration::from_secs(120);
+/// How long the end of a killed shell is awaited.
+const KILL_TIME: Duration = Duration::from_secs(2);
+/// When a call without a status is first looked at from outside; then at twice the time, and so on.
+const FIRST_LOOK: Duration = Duration::from_millis(100);
+/// At least this often.
+const LAST_LOOK: Duration = Duration::from_secs(5);
+/// Between two looks that must both find the shell waiting. A status that was on its way has come by then.
+const SECOND_LOOK: Duration = Duration::from_millis(200);
 
 /// Why a call could not be made at all.
 #[derive(Debug, Error)]
@@ -38,23 +57,59 @@ pub enum ShellError {
     /// The sandbox refused or is gone.
     #[error("running bash in the sandbox")]
     Sandbox(#[from] SandboxError),
+    /// A new bash ends or says nothing that makes sense.
+    #[error("bash does not start in the sandbox")]
+    Silent,
 }
 
 /// A shell of one sandbox. Calls wait for each other.
 #[derive(Clone)]
 pub struct Shell {
     sandbox: Arc<dyn Sandbox>,
-    state: Arc<Mutex<State>>,
+    session: Arc<Mutex<Session>>,
 }
 
-/// A running call. Dropping it kills the command and keeps the state before it.
+/// What lasts from call to call.
+struct Session {
+    /// Of the last shell that ended; of a live one it is in what it said.
+    state: State,
+    live: Option<Live>,
+    /// What the next result must say first.
+    notice: Option<&'static str>,
+}
+
+/// A running call. Dropping it kills the command.
 pub struct ShellCall {
-    process: Box<dyn Process>,
-    state: OwnedMutexGuard<State>,
-    said: Vec<u8>,
+    sandbox: Arc<dyn Sandbox>,
+    session: OwnedMutexGuard<Session>,
+    /// Taken out of the session until the call has ended well.
+    live: Option<Live>,
+    marks: Marks,
     tail: Tail,
     limit: Duration,
-    exit: Option<Exit>,
+    until: Instant,
+    look: Look,
+    killed: Option<KillReason>,
+    end: Option<End>,
+}
+
+/// When the shell is looked at from outside.
+struct Look {
+    at: Instant,
+    pause: Duration,
+    /// The last look found it waiting.
+    waited: bool,
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The shell is ready for the next one.
+    Ready,
+    /// It is not.
+    Broken,
+    Exited(Exit),
+    Killed(KillReason),
 }
 
 impl std::fmt::Debug for Shell {
@@ -68,74 +123,98 @@ impl std::fmt::Debug for Shell {
 impl std::fmt::Debug for ShellCall {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ShellCall")
-            .field("exit", &self.exit)
+            .field("end", &self.end)
             .finish_non_exhaustive()
     }
 }
 
 impl Shell {
-    /// A shell that starts in the sandbox's working directory.
+    /// A shell that starts in the sandbox's working directory, at its first call.
     pub fn new(sandbox: Arc<dyn Sandbox>) -> Self {
-        let state = State::new(&sandbox.info().working_dir);
+        let session = Session {
+            state: State::new(&sandbox.info().working_dir),
+            live: None,
+            notice: None,
+        };
         Self {
             sandbox,
-            state: Arc::new(Mutex::new(state)),
+            session: Arc::new(Mutex::new(session)),
         }
     }
 
-    /// Forgets directory, variables, functions and options. Background processes go on.
+    /// Kills the shell with its background jobs and forgets everything.
     ///
     /// # Cancel safety
     /// Cancel safe.
     pub async fn restart(&self) {
-        *self.state.lock().await = State::new(&self.sandbox.info().working_dir);
+        let mut session = self.session.lock().await;
+        session.live = None;
+        session.notice = None;
+        session.state = State::new(&self.sandbox.info().working_dir);
     }
 
     /// Starts a command, after the one before it has ended.
     ///
     /// # Errors
-    /// The sandbox could not start bash.
+    /// Bash could not be started, or not be reached.
     ///
     /// # Cancel safety
-    /// A dropped call leaves nothing running.
+    /// A dropped call leaves no command running; the shell may be lost with it, and its state not.
     pub async fn start(
         &self,
         command: &str,
         timeout: Option<Duration>,
     ) -> Result<ShellCall, ShellError> {
-        let mut state = Arc::clone(&self.state).lock_owned().await;
-        let limit = timeout.unwrap_or(TIME);
-        let process = match self.exec(&state, command, limit).await {
-            // The directory of the call before is gone: as a shell does, say so and go on.
-            Err(SandboxError::WorkingDirectory) => {
-                state.enter(&self.sandbox.info().working_dir);
-                self.exec(&state, command, limit).await?
-            }
-            process => process?,
+        let mut session = Arc::clone(&self.session).lock_owned().await;
+        let live = match session.live.take() {
+            Some(live) => live,
+            None => self.begin(&mut session.state).await?,
         };
-        let said = Vec::new();
-        Ok(ShellCall {
-            process,
-            state,
-            said,
+        let now = Instant::now();
+        let limit = timeout.unwrap_or(TIME);
+        let nonce = nonce();
+        let mut call = ShellCall {
+            sandbox: Arc::clone(&self.sandbox),
+            marks: Marks::new(&nonce, &live.prefix),
+            session,
+            live: Some(live),
             tail: Tail::default(),
             limit,
-            exit: None,
-        })
+            until: now.checked_add(limit).unwrap_or(now + TIME),
+            look: Look::from(now),
+            killed: None,
+            end: None,
+        };
+        call.type_in(script::call(command, &nonce)).await?;
+        Ok(call)
     }
 
-    async fn exec(
-        &self,
-        state: &State,
-        command: &str,
-        limit: Duration,
-    ) -> Result<Box<dyn Process>, SandboxError> {
-        let loaded = loader::load(state, command);
-        let mut bash = Command::new(loaded.argv)
-            .with_working_dir(state.directory())
-            .with_timeout(limit);
-        bash.env.extend(loaded.env);
-        self.sandbox.exec(bash).await
+    async fn begin(&self, state: &mut State) -> Result<Live, ShellError> {
+        let sandbox = self.sandbox.as_ref();
+        let started = match Live::start(sandbox, state).await {
+            // It may be the state that bash does not take.
+            Err(StartError::Silent) => {
+                let mut fresh = State::new(state.directory());
+                let live = Live::start(sandbox, &mut fresh).await;
+                *state = fresh;
+                live
+            }
+            started => started,
+        };
+        started.map_err(|error| match error {
+            StartError::Sandbox(error) => ShellError::Sandbox(error),
+            StartError::Silent => ShellError::Silent,
+        })
+    }
+}
+
+impl Look {
+    fn from(now: Instant) -> Self {
+        Self {
+            at: now + FIRST_LOOK,
+            pause: FIRST_LOOK,
+            waited: false,
+        }
     }
 }
 
@@ -143,28 +222,41 @@ impl ShellCall {
     /// The next bytes of output, both streams in their order; `None` at the end.
     ///
     /// # Errors
-    /// The connection to the command is lost.
+    /// The connection to the shell is lost.
     ///
     /// # Cancel safety
     /// Cancel safe.
     pub async fn next_output(&mut self) -> Result<Option<Bytes>, ShellError> {
-        while let Some(event) = self.process.next_event().await? {
-            match event {
-                ProcessEvent::Stdout(bytes) => {
-                    self.tail.push(&bytes);
-                    return Ok(Some(bytes));
+        loop {
+            let Some(live) = self.live.as_mut().filter(|_| self.end.is_none()) else {
+                return Ok(None);
+            };
+            let early = std::mem::take(&mut live.early);
+            let event = if early.is_empty() {
+                tokio::select! {
+                    biased;
+                    () = sleep_until(self.until) => {
+                        self.on_deadline().await?;
+                        continue;
+                    }
+                    () = sleep_until(self.look.at) => {
+                        self.on_look().await;
+                        continue;
+                    }
+                    event = live.process.next_event() => event?,
                 }
-                ProcessEvent::Stderr(bytes) if self.said.len() <= STATE_BYTES => {
-                    self.said.extend_from_slice(&bytes);
-                }
-                ProcessEvent::Exit(exit) => self.exit = Some(exit),
-                _ => {}
+            } else {
+                Some(ProcessEvent::Stdout(early.into()))
+            };
+            let output = self.on_event(event)?;
+            if !output.is_empty() {
+                self.tail.push(&output);
+                return Ok(Some(output.into()));
             }
         }
-        Ok(None)
     }
 
-    /// Kills the command; the output so far and an exit still follow.
+    /// Kills the command and the shell with it; the output so far and an end still follow.
     ///
     /// # Errors
     /// The sandbox is gone.
@@ -172,68 +264,189 @@ impl ShellCall {
     /// # Cancel safety
     /// Cancel safe.
     pub async fn kill(&mut self) -> Result<(), ShellError> {
-        Ok(self.process.signal(Signal::Kill).await?)
+        self.end_by(KillReason::Requested).await
+    }
+
+    /// What the command has printed so far, as its result would show it.
+    pub fn output_so_far(&mut self) -> String {
+        self.tail.text()
     }
 
     /// Waits for the end and answers as the bash tool does.
     ///
     /// # Errors
-    /// The connection to the command is lost.
+    /// The connection to the shell is lost.
     ///
     /// # Cancel safety
     /// Dropping it kills the command.
     pub async fn finish(mut self) -> Result<ToolResult, ShellError> {
         while self.next_output().await?.is_some() {}
-        let exit = self.exit.ok_or(SandboxError::Lost)?;
-        let handed_on = self.said.len() <= STATE_BYTES && self.state.take_over(&self.said);
+        let end = self.end.unwrap_or(End::Broken);
+        let status = self.marks.status().and_then(|status| status.parse().ok());
+        let rest = std::mem::replace(&mut self.marks, Marks::new("", b"")).into_rest();
+        let mut kept = true;
+        if let Some(mut live) = self.live.take() {
+            if end == End::Ready {
+                live.early = rest;
+                self.session.live = Some(live);
+            } else {
+                self.tail.push(&rest);
+                kept = live.said.take_over(&mut self.session.state);
+            }
+        }
         let mut output = self.tail.text();
-        let mut note = |text: &str| {
-            if !output.is_empty() {
-                output.push('\n');
-            }
-            output.push_str(text);
-        };
-        match exit {
-            Exit::Code(code) if code != 0 && !handed_on => {
-                note(&format!("[exit status {code}; {KEPT}]"));
-            }
-            Exit::Code(0) if !handed_on => note(&format!("[{KEPT}]")),
-            Exit::Code(code) => {
-                if output.is_empty() {
-                    let status = if code == 0 {
-                        String::new()
-                    } else {
-                        format!("; exit status {code}")
-                    };
-                    output = format!("(no output{status})");
+        if let Some(notice) = self.session.notice.take() {
+            output = format!("[{notice}]\n{output}");
+        }
+        Ok(result(output, end, status, kept, self.limit))
+    }
+
+    async fn type_in(&mut self, line: String) -> Result<(), ShellError> {
+        if let Some(live) = &mut self.live {
+            live.said.clear_up();
+            live.process.write_stdin(line.into()).await?;
+        }
+        self.look = Look::from(Instant::now());
+        Ok(())
+    }
+
+    fn on_event(&mut self, event: Option<ProcessEvent>) -> Result<Vec<u8>, ShellError> {
+        let mut output = Vec::new();
+        match event {
+            Some(ProcessEvent::Stdout(bytes)) => {
+                output = self.marks.feed(&bytes);
+                match self.marks.fit() {
+                    Some(Fit::Ready) => self.end = Some(End::Ready),
+                    Some(Fit::Broken) => self.end = Some(End::Broken),
+                    None => {}
                 }
             }
-            Exit::Signal(signal) => {
-                note(&format!("[the shell was ended by signal {signal}; {KEPT}]"))
+            Some(ProcessEvent::Stderr(bytes)) => {
+                if let Some(live) = &mut self.live {
+                    live.said.push(&bytes);
+                }
             }
-            Exit::Killed(KillReason::Timeout) => note(&format!(
-                "bash: bash command timed out after {:?}s; it was killed and {KEPT}",
-                self.limit.as_secs_f64()
-            )),
-            Exit::Killed(KillReason::OutOfMemory) => {
-                note(&format!(
-                    "bash: out of memory; the command was killed and {KEPT}"
-                ));
+            Some(ProcessEvent::Exit(exit)) => {
+                self.end = Some(self.killed.map_or(End::Exited(exit), End::Killed));
             }
-            Exit::Killed(_) => note("bash: the command was stopped"),
-            _ => note("bash: the command ended"),
+            None => return Err(SandboxError::Lost.into()),
+            Some(_) => {}
         }
-        let result = if exit.success() {
-            ToolResult::text
-        } else {
-            ToolResult::error
-        };
-        Ok(result(output))
+        Ok(output)
+    }
+
+    async fn on_deadline(&mut self) -> Result<(), ShellError> {
+        match self.killed {
+            None => self.end_by(KillReason::Timeout).await,
+            // It does not die in time: it is given up.
+            Some(reason) => {
+                self.end = Some(End::Killed(reason));
+                Ok(())
+            }
+        }
+    }
+
+    async fn end_by(&mut self, reason: KillReason) -> Result<(), ShellError> {
+        self.killed = Some(reason);
+        self.until = Instant::now() + KILL_TIME;
+        self.look.at = self.until + LAST_LOOK;
+        if let Some(live) = &mut self.live {
+            live.process.signal(Signal::Kill).await?;
+        }
+        Ok(())
+    }
+
+    async fn on_look(&mut self) {
+        let Some(live) = &self.live else { return };
+        let waits = live.waits(self.sandbox.as_ref()).await;
+        if waits && self.look.waited {
+            self.end = Some(End::Broken);
+        }
+        self.look.waited = waits;
+        self.look.pause = (self.look.pause * 2).min(LAST_LOOK);
+        let pause = if waits { SECOND_LOOK } else { self.look.pause };
+        self.look.at = Instant::now() + pause;
     }
 }
 
-/// What happens to the state when a call hands none on.
-const KEPT: &str = "the shell goes on with the directory and variables from before this command";
+impl Drop for ShellCall {
+    fn drop(&mut self) {
+        // Not finished: the shell goes, what it said before stays.
+        if let Some(live) = self.live.take() {
+            live.said.take_over(&mut self.session.state);
+            self.session.notice = Some(INTERRUPTED);
+        }
+    }
+}
+
+const INTERRUPTED: &str = "the command before this one was interrupted: bash was restarted and goes on with the directory, \
+    variables and functions from before that command; its background jobs are gone";
+/// What happens to the state when a command is killed.
+const KEPT: &str = "goes on with the directory, variables and functions from before this command; its background jobs are gone";
+const LOST: &str = "starts anew: the directory, variables, functions and background jobs are gone";
+
+fn result(
+    mut output: String,
+    end: End,
+    status: Option<u8>,
+    kept: bool,
+    limit: Duration,
+) -> ToolResult {
+    let goes_on = if kept { KEPT } else { LOST };
+    let note = match end {
+        End::Ready => None,
+        End::Broken => Some(format!(
+            "[the command left bash unfit for another one: bash was restarted and {goes_on}]"
+        )),
+        End::Exited(Exit::Code(code)) if kept => Some(format!(
+            "[bash exited with status {code} and was restarted: it goes on with its directory, variables and \
+             functions, without jobs and open descriptors]"
+        )),
+        End::Exited(exit) => Some(format!(
+            "[bash ended ({}) and was restarted: it {goes_on}]",
+            how(exit)
+        )),
+        End::Killed(KillReason::Timeout) => Some(format!(
+            "bash: bash command timed out after {:?}s; it was killed and bash was restarted: it {goes_on}",
+            limit.as_secs_f64()
+        )),
+        End::Killed(_) => Some(format!(
+            "bash: the command was stopped and bash was restarted: it {goes_on}"
+        )),
+    };
+    let status = match end {
+        End::Ready | End::Broken => status,
+        End::Exited(exit) => Some(exit.shell_status()),
+        End::Killed(_) => None,
+    };
+    match (note, status) {
+        (Some(note), _) => {
+            if !output.is_empty() {
+                output.push('\n');
+            }
+            output.push_str(&note);
+        }
+        (None, Some(0)) if output.is_empty() => output.push_str("(no output)"),
+        (None, Some(status)) if output.is_empty() => {
+            output = format!("(no output; exit status {status})");
+        }
+        (None, _) => {}
+    }
+    if status == Some(0) {
+        ToolResult::text(output)
+    } else {
+        ToolResult::error(output)
+    }
+}
+
+fn how(exit: Exit) -> String {
+    match exit {
+        Exit::Code(code) => format!("status {code}"),
+        Exit::Signal(signal) => format!("signal {signal}"),
+        Exit::Killed(KillReason::OutOfMemory) => "out of memory".to_owned(),
+        _ => "killed".to_owned(),
+    }
+}
 
 /// The last bytes of an output.
 #[derive(Debug, Default)]

@@ -136,7 +136,7 @@ impl Toolset {
             .filter(|ms| *ms > 0)
             .map(Duration::from_millis);
         match self.shell.start(command, timeout).await {
-            Ok(call) => Ok(Bash::Running(call)),
+            Ok(call) => Ok(Bash::Running(Box::new(call))),
             Err(ShellError::Sandbox(SandboxError::Limit { what })) => Ok(Bash::Done(
                 ToolResult::error(format!("bash: limit reached: {what}")),
             )),
@@ -188,5 +188,5 @@ impl Toolset {
 /// A bash call that was answered at once, or runs.
 enum Bash {
     Done(ToolResult),
-    Running(ShellCall),
+    Running(Box<ShellCall>),
 }

@@ -58,6 +58,7 @@ const OWN: &[&str] = &[
     "BASH_SOURCE",
     "BASH_SUBSHELL",
     "BASH_TRAPSIG",
+    "BASH_XTRACEFD",
     "BASH_VERSINFO",
     "BASH_VERSION",
     "COMP_WORDBREAKS",
@@ -66,6 +67,7 @@ const OWN: &[&str] = &[
     "EPOCHSECONDS",
     "EUID",
     "FUNCNAME",
+    "FUNCNEST",
     "GROUPS",
     "HISTCMD",
     "HOSTTYPE",
@@ -377,12 +379,14 @@ fn split_functions(text: &str, names: &[(String, bool)]) -> BTreeMap<String, Fun
         };
         let Some(end) = end else { break };
         rest = &body[end..];
-        // After an exported function bash says so on a line of its own.
         let body = body[..end].trim_end_matches('\n');
-        let body = body
-            .strip_suffix(&format!("\ndeclare -fx {name}"))
-            .unwrap_or(body);
-        let carried = is_function_name(name) && !USED.contains(&name.as_str());
+        // After a function with attributes bash says so on a line of its own.
+        let body = match body.rsplit_once('\n') {
+            Some((body, last)) if last.starts_with("declare -f") => body,
+            _ => body,
+        };
+        let carried =
+            is_function_name(name) && !USED.contains(&name.as_str()) && !name.starts_with("__mcp_");
         if carried && body.starts_with('{') && body.ends_with('}') {
             functions.insert(
                 name.clone(),
