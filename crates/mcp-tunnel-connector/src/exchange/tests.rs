@@ -4,10 +4,13 @@ mod hostile;
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -154,20 +157,73 @@ async fn a_call_reaches_the_server_and_its_answer_comes_back_unchanged() {
     edge.served().await.unwrap();
 }
 
+/// Counts the writes of a stream; each becomes a frame of its own.
+struct Counting {
+    stream: DuplexStream,
+    writes: Arc<AtomicUsize>,
+}
+
+impl AsyncRead for Counting {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Counting {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
 #[tokio::test]
 async fn a_short_answer_leaves_in_one_write_although_it_was_chunked() {
     let server = Server::bind().await;
-    let mut edge = Edge::open(&server.upstreams(), "");
-    edge.send(CALL).await;
-    let mut socket = server.accept().await;
-    read_until(&mut socket, "}\n").await;
-    let chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n";
-    socket.write_all(chunked).await.unwrap();
-    let answer = edge.answer().await;
+    let (mut edge, gateway) = tokio::io::duplex(64 * 1024);
+    let writes = Arc::new(AtomicUsize::new(0));
+    let gateway = Counting {
+        stream: gateway,
+        writes: Arc::clone(&writes),
+    };
+    let upstreams = server.upstreams();
+    let call = Call {
+        route: String::new(),
+        deadline: Duration::from_secs(60),
+    };
+    let serve = Box::pin(serve(gateway, call, &upstreams, std::future::pending()));
+    let exchange = async {
+        edge.write_all(CALL.as_bytes()).await.unwrap();
+        let mut socket = server.accept().await;
+        read_until(&mut socket, "}\n").await;
+        let chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n";
+        socket.write_all(chunked).await.unwrap();
+        let mut answer = String::new();
+        edge.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let (served, answer) = tokio::join!(serve, exchange);
+    assert!(served.is_ok());
     assert_eq!(
         answer,
         "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nhi"
     );
+    assert_eq!(writes.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]
