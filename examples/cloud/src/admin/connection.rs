@@ -95,7 +95,6 @@ async fn list(cloud: &Cloud, tunnel: Option<&str>) -> Result<(), Failure> {
             "ROUTES",
             "SEEN",
             "FINGERPRINT",
-            "ID",
         ]);
         for (tunnel, gateway) in &gateways {
             let from = or_dash(gateway.remote_address.clone());
@@ -112,7 +111,6 @@ async fn list(cloud: &Cloud, tunnel: Option<&str>) -> Result<(), Failure> {
                 gateway.routes.join(","),
                 ago(gateway.last_seen_at),
                 gateway.gateway_key_fingerprint.clone(),
-                gateway.id.clone(),
             ]);
         }
         table.print(

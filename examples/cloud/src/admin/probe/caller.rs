@@ -220,15 +220,15 @@ fn tls_of(cloud: &Cloud) -> Result<ClientConfig, CallerError> {
 }
 
 /// `Server-Timing: edge;dur=0.1, link;dur=3.8;desc="round trip"`: name, text and time of
-/// each hop, in the order of the way there.
+/// each hop.
 fn timings_of(headers: &HeaderMap) -> Vec<(String, String, Duration)> {
-    let values = headers.get_all("server-timing").iter().rev();
+    let values = headers.get_all("server-timing").iter();
     let entries = values
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','));
     let mut hops: Vec<_> = entries.filter_map(timing).collect();
-    // The sum of them belongs behind them.
-    hops.sort_by_key(|(name, ..)| name == "total");
+    let place = |name: &str| HOPS.iter().position(|(hop, _)| *hop == name);
+    hops.sort_by_key(|(name, ..)| place(name).unwrap_or(HOPS.len()));
     hops
 }
 
@@ -244,22 +244,10 @@ fn timing(entry: &str) -> Option<(String, String, Duration)> {
         }
     }
     let time = Duration::try_from_secs_f64(time? / 1e3).ok()?;
-    if text.is_empty() {
-        meaning(&name).clone_into(&mut text);
+    if let (true, Some((_, meaning))) = (text.is_empty(), HOPS.iter().find(|hop| hop.0 == name)) {
+        (*meaning).clone_into(&mut text);
     }
     Some((name, text, time))
-}
-
-/// What the hops of our own programs stand for.
-fn meaning(hop: &str) -> &'static str {
-    match hop {
-        "edge" => "caller judged, gateway chosen",
-        "gateway" => "route found, address judged",
-        "connect" => "connected to the MCP server",
-        "mcp-server" => "until the MCP server's answer began",
-        "total" => "at the edge, from the request to the answer's head",
-        _ => "",
-    }
 }
 
 async fn read_message(headers: &HeaderMap, mut body: Incoming) -> Result<Vec<u8>, CallerError> {
@@ -292,6 +280,19 @@ async fn read_message(headers: &HeaderMap, mut body: Incoming) -> Result<Vec<u8>
     }
     Ok(message.unwrap_or(bytes))
 }
+
+/// The hops of our own programs in the order of the way there, and what their times mean.
+const HOPS: [(&str, &str); 6] = [
+    ("edge", "caller judged, gateway chosen"),
+    ("link", "to the gateway and back"),
+    ("gateway", "route found, address judged"),
+    ("connect", "connected to the MCP server"),
+    ("mcp-server", "until the MCP server's answer began"),
+    (
+        "total",
+        "at the edge, from the request to the answer's head",
+    ),
+];
 
 const DEADLINE: Duration = Duration::from_secs(15);
 
