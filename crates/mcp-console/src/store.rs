@@ -264,9 +264,10 @@ pub trait GatewayStore: Send + Sync + 'static {
 
     /// Writes down what an edge reports; a gateway not seen before gets the id `fresh`.
     /// A gateway that comes up where the tunnel approves automatically is approved, and
-    /// the audit says by whom. Of [`PENDING_MOST`] pending gateways the one heard of least
-    /// lately makes room for a new one, and of [`GATEWAYS_MOST`] one that was approved
-    /// automatically.
+    /// the audit says by whom. The approval code goes with the link that it was reported
+    /// for. Of [`PENDING_MOST`] pending gateways one makes room for a new one: first those
+    /// without a code, then the one heard of least lately; of [`GATEWAYS_MOST`] one that
+    /// was approved automatically.
     ///
     /// # Errors
     /// Only the store's own.

@@ -45,7 +45,9 @@ CREATE TABLE gateways (
     automatic      INTEGER NOT NULL DEFAULT 0,
     -- Links admitted under a snapshot with a lower number are closed.
     links_from     INTEGER NOT NULL DEFAULT 0,
+    -- The code of a pending link, until that link is reported as gone.
     approval_code  TEXT,
+    link           TEXT,
     token          TEXT,
     version        TEXT,
     remote_address TEXT,

@@ -55,6 +55,8 @@ pub async fn check<S: TunnelStore>(mut open: impl AsyncFnMut() -> S) {
         gateways::a_refused_gateway_stays_out,
         gateways::an_automatic_tunnel_approves_and_says_so,
         gateways::pending_gateways_are_few,
+        gateways::who_waits_is_not_pushed_out_by_who_comes_and_goes,
+        gateways::a_code_outlives_the_end_of_an_older_link,
         gateways::pending_gateways_are_forgotten,
         gateways::reports_of_what_is_gone_leave_nothing,
         gateways::a_disconnection_names_a_number,

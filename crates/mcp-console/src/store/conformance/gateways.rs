@@ -165,6 +165,44 @@ pub(super) async fn pending_gateways_are_few(scene: &mut Scene<'_>) {
     );
 }
 
+pub(super) async fn who_waits_is_not_pushed_out_by_who_comes_and_goes(scene: &mut Scene<'_>) {
+    let tunnel = scene.tunnel("a").await.id;
+    observe(scene, tunnel, 1, pending(1)).await;
+    for key in 2..50 {
+        let report = scene.report(tunnel, key, pending(key));
+        let fresh = scene.fresh();
+        ok(scene.store.observe(&report, fresh).await);
+        let reason = DownReason::Closed;
+        let mut gone = report;
+        gone.kind = LinkReportKind::Down { reason };
+        ok(scene.store.observe(&gone, fresh).await);
+    }
+    let rows = gateways(scene, tunnel).await;
+    let waits = rows
+        .iter()
+        .find(|gateway| gateway.fingerprint == fingerprint(1));
+    assert!(waits.is_some_and(|gateway| gateway.approval_code.is_some()));
+    let codes = rows
+        .iter()
+        .filter(|gateway| gateway.approval_code.is_some());
+    assert_eq!(codes.count(), 1, "the code of a link goes with it");
+}
+
+pub(super) async fn a_code_outlives_the_end_of_an_older_link(scene: &mut Scene<'_>) {
+    let tunnel = scene.tunnel("a").await.id;
+    let older = scene.report(tunnel, 1, pending(1));
+    let newer = scene.report(tunnel, 1, pending(2));
+    let reason = DownReason::Lost;
+    let mut lost = older.clone();
+    lost.kind = LinkReportKind::Down { reason };
+    for report in [older, newer, lost] {
+        let fresh = scene.fresh();
+        ok(scene.store.observe(&report, fresh).await);
+    }
+    let code = Some(ApprovalCode::from_entropy([2; 5]));
+    assert_eq!(gateways(scene, tunnel).await[0].approval_code, code);
+}
+
 pub(super) async fn pending_gateways_are_forgotten(scene: &mut Scene<'_>) {
     let tunnel = scene.tunnel("a").await.id;
     observe(scene, tunnel, 1, pending(1)).await;

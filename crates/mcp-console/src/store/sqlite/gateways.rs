@@ -256,8 +256,9 @@ async fn make_room(transaction: &mut Transaction, tunnel: TunnelId) -> Result<bo
     Ok(run(transaction, delete).await?.rows_affected() > 0)
 }
 
-/// A new pending gateway is live, since it was just reported; of the others, at most as
-/// many as an edge holds can be, so that the one heard of least lately is not.
+/// Room for one more pending gateway: one whose link is gone, and so has no code any more,
+/// goes before one that waits. An edge holds no more links pending than there are rows, so
+/// that whoever comes and goes with new keys pushes out nobody who stays.
 async fn make_room_among_pending(
     transaction: &mut Transaction,
     tunnel: TunnelId,
@@ -271,7 +272,8 @@ async fn make_room_among_pending(
     let delete = sqlx::query(
         "DELETE FROM gateways WHERE id = (
              SELECT id FROM gateways WHERE tunnel = ? AND decision = 'pending'
-             ORDER BY COALESCE(last_seen_at, created_at), id LIMIT 1)",
+             ORDER BY approval_code IS NOT NULL, COALESCE(last_seen_at, created_at), id
+             LIMIT 1)",
     )
     .bind(tunnel.to_string());
     Ok(run(transaction, delete).await?.rows_affected() > 0)
@@ -336,7 +338,8 @@ async fn approve_automatically(
     write_audit(transaction, &change, "connection.approve", gateway.id).await
 }
 
-/// What a gateway says of itself, and where it was seen.
+/// What a gateway says of itself, and where it was seen. The code of a pending link goes
+/// with that link, and not with an older one whose end is noticed later.
 async fn write_sighting(
     transaction: &mut Transaction,
     gateway: ConnectionId,
@@ -347,10 +350,15 @@ async fn write_sighting(
         LinkReportKind::Pending { approval_code } => Some(approval_code.to_string()),
         _ => None,
     };
+    let gone = matches!(report.kind, LinkReportKind::Down { .. });
+    let lives = code.is_some() || report.kind == LinkReportKind::Up;
     let connected = (report.kind == LinkReportKind::Up).then(|| at.as_millisecond());
     let update = sqlx::query(
         "UPDATE gateways SET
-             approval_code = CASE decision WHEN 'pending' THEN COALESCE(?2, approval_code) END,
+             approval_code = CASE
+                 WHEN decision <> 'pending' OR (?9 AND link = ?10) THEN NULL
+                 ELSE COALESCE(?2, approval_code) END,
+             link = CASE WHEN ?11 THEN ?10 ELSE link END,
              token = ?3, version = ?4, remote_address = ?5, routes = ?6,
              connected_at = COALESCE(?7, connected_at), last_seen_at = ?8
          WHERE id = ?1",
@@ -362,7 +370,10 @@ async fn write_sighting(
     .bind(report.remote_address.to_string())
     .bind(join(report.announcement.routes()))
     .bind(connected)
-    .bind(at.as_millisecond());
+    .bind(at.as_millisecond())
+    .bind(gone)
+    .bind(report.link.to_string())
+    .bind(lives);
     run(transaction, update).await?;
     Ok(())
 }
