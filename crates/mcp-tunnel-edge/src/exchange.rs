@@ -29,7 +29,7 @@ use mcp_tunnel_transport::{OpenError, StreamError};
 use tokio::time::Instant;
 
 use self::answer::{Answer, IngressBody};
-use self::begin::{Begun, NotBegun, begin};
+use self::begin::{BeginError, Begun, begin};
 use self::headers::{Cookies, Forwarding, SERVER_TIMING, towards_caller, towards_server};
 use self::sse::Comments;
 use self::upload::Upload;
@@ -201,20 +201,20 @@ async fn attempt(
     let stream = opened.map_err(|error| match error {
         OpenError::NoRoom { .. } => Failed::NotBegun(Failure::GatewayBusy),
         OpenError::Stream(error) => on_stream_error(&error, route),
-        _ => Failed::NotBegun(Failure::NotBegun),
+        _ => Failed::NotBegun(Failure::StreamRefused),
     })?;
     let taken = if upload.is_empty() {
         head.as_ref().map(clone_head)
     } else {
         head.take()
     };
-    let taken = taken.ok_or(Failed::Final(Failure::NotBegun))?;
+    let taken = taken.ok_or(Failed::Final(Failure::StreamRefused))?;
     let begun = begin(stream, taken, upload)
         .await
         .map_err(|error| match error {
-            NotBegun::Stream(error) => on_stream_error(&error, route),
-            NotBegun::Upload => Failed::CallerGone,
-            NotBegun::Answer(error) => {
+            BeginError::Stream(error) => on_stream_error(&error, route),
+            BeginError::Upload => Failed::CallerGone,
+            BeginError::Answer(error) => {
                 tracing::debug!(error = &error as &dyn std::error::Error, "no HTTP answer");
                 Failed::Final(Failure::BadAnswer)
             }
@@ -231,7 +231,7 @@ fn on_stream_error(error: &StreamError, route: &RouteName) -> Failed {
         _ => return Failed::Final(Failure::LinkLost),
     };
     match code {
-        ResetCode::REFUSED => Failed::NotBegun(Failure::NotBegun),
+        ResetCode::REFUSED => Failed::NotBegun(Failure::StreamRefused),
         ResetCode::OVERLOADED => Failed::Final(Failure::GatewayBusy),
         ResetCode::UNREACHABLE => Failed::Final(Failure::ServerUnreachable {
             route: route.clone(),

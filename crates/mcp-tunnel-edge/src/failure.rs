@@ -29,7 +29,7 @@ pub(crate) enum Failure {
     /// The gateway takes no more streams for now.
     GatewayBusy,
     /// The gateway said that it did not begin with the call.
-    NotBegun,
+    StreamRefused,
     /// Gateways are connected; none announces the route.
     NoSuchRoute {
         route: RouteName,
@@ -53,7 +53,7 @@ impl Failure {
     fn code(&self) -> FailureCode {
         match self {
             Self::NoAccessNews => FailureCode::Stale,
-            Self::Stopping | Self::NotBegun => FailureCode::Draining,
+            Self::Stopping | Self::StreamRefused => FailureCode::Draining,
             Self::Overloaded | Self::GatewayBusy => FailureCode::Overloaded,
             Self::GatewayAbsent | Self::GatewayPending | Self::Ambiguous => FailureCode::Offline,
             Self::NoSuchRoute { .. } => FailureCode::NoRoute,
@@ -67,7 +67,7 @@ impl Failure {
     /// When a client may try again. Those that a person must cure first are given longer.
     fn retry_after(&self) -> Duration {
         Duration::from_secs(match self {
-            Self::Stopping | Self::LinkLost | Self::NotBegun | Self::GatewayBusy => 1,
+            Self::Stopping | Self::LinkLost | Self::StreamRefused | Self::GatewayBusy => 1,
             Self::Overloaded
             | Self::GatewayAborted
             | Self::ServerUnreachable { .. }
@@ -83,7 +83,7 @@ impl Failure {
             Self::GatewayAbsent | Self::LinkLost => Hop::Tunnel,
             Self::GatewayPending
             | Self::GatewayBusy
-            | Self::NotBegun
+            | Self::StreamRefused
             | Self::NoSuchRoute { .. }
             | Self::GatewayAborted
             | Self::BadAnswer => Hop::Gateway,
@@ -100,7 +100,7 @@ impl Failure {
             Self::GatewayAbsent => "gateway_absent",
             Self::GatewayPending => "gateway_pending",
             Self::GatewayBusy => "gateway_busy",
-            Self::NotBegun => "not_begun",
+            Self::StreamRefused => "stream_refused",
             Self::NoSuchRoute { .. } => "no_such_route",
             Self::LinkLost => "link_lost",
             Self::GatewayAborted => "gateway_aborted",
@@ -121,7 +121,7 @@ impl Failure {
                 "the gateway of this tunnel is connected, but nobody has approved it yet".into()
             }
             Self::GatewayBusy => "the gateway has as many calls under way as it takes".into(),
-            Self::NotBegun => "the gateway did not begin with the call".into(),
+            Self::StreamRefused => "the gateway did not begin with the call".into(),
             Self::NoSuchRoute { route, .. } => {
                 format!("no gateway of this tunnel serves the route {route}")
             }
@@ -144,7 +144,7 @@ impl Failure {
             Self::NoAccessNews => {
                 "check that the console runs and that the edge can reach it".into()
             }
-            Self::Stopping | Self::Overloaded | Self::GatewayBusy | Self::NotBegun => {
+            Self::Stopping | Self::Overloaded | Self::GatewayBusy | Self::StreamRefused => {
                 "try again".into()
             }
             Self::GatewayAbsent => {
@@ -236,7 +236,7 @@ mod tests {
             Failure::GatewayAbsent,
             Failure::GatewayPending,
             Failure::GatewayBusy,
-            Failure::NotBegun,
+            Failure::StreamRefused,
             Failure::NoSuchRoute {
                 route: route.clone(),
                 known: vec![route.clone()],

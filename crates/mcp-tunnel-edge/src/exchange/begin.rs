@@ -28,7 +28,7 @@ pub(crate) struct Begun {
 
 /// Why no answer began.
 #[derive(Debug)]
-pub(crate) enum NotBegun {
+pub(crate) enum BeginError {
     /// The stream was aborted, or its link is gone.
     Stream(StreamError),
     /// What came is not HTTP, or ended too early.
@@ -45,7 +45,7 @@ pub(crate) async fn begin<S>(
     stream: S,
     head: http::request::Parts,
     upload: &Upload,
-) -> Result<Begun, NotBegun>
+) -> Result<Begun, BeginError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -55,7 +55,7 @@ where
         .max_headers(MAX_HEADERS)
         .handshake::<_, UploadBody>(io)
         .await
-        .map_err(not_begun)?;
+        .map_err(begin_error)?;
     let mut connection: Option<Connection> = Some(Box::pin(connection));
     let answer = sender.send_request(Request::from_parts(head, upload.body()));
     let mut answer = std::pin::pin!(answer);
@@ -78,7 +78,7 @@ where
     drop(sender);
     let (head, body) = match answer {
         Ok(answer) => answer.into_parts(),
-        Err(error) => return Err(not_begun(broken.unwrap_or(error))),
+        Err(error) => return Err(begin_error(broken.unwrap_or(error))),
     };
     let mut begun = Begun {
         head,
@@ -113,11 +113,11 @@ pub(crate) fn drive(
     done
 }
 
-fn not_begun(error: hyper::Error) -> NotBegun {
+fn begin_error(error: hyper::Error) -> BeginError {
     match stream_error(&error) {
-        Some(stream) => NotBegun::Stream(stream),
-        None if error.is_user() => NotBegun::Upload,
-        None => NotBegun::Answer(error),
+        Some(stream) => BeginError::Stream(stream),
+        None if error.is_user() => BeginError::Upload,
+        None => BeginError::Answer(error),
     }
 }
 

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use hyper::rt::ReadBufCursor;
 use hyper_util::rt::TokioIo;
+use mcp_tunnel_transport::StreamError;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::upload::Upload;
@@ -26,6 +27,9 @@ pub(crate) struct StreamIo<S> {
 enum End {
     Open,
     Sent,
+    /// The far end wants no more of the request: it has answered already, or is about to. What still comes from the
+    /// caller is dropped, since hyper would take an error here for the end of the answer too.
+    Unwanted,
 }
 
 impl<S> StreamIo<S> {
@@ -34,6 +38,21 @@ impl<S> StreamIo<S> {
             stream: TokioIo::new(stream),
             upload,
             end: End::Open,
+        }
+    }
+
+    /// A far end that stops reading is no failure of the exchange; what it has to say is still to be read.
+    fn unless_stopped<T>(&mut self, done: io::Result<T>, instead: T) -> io::Result<T> {
+        let error = match done {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        match StreamError::of(&error) {
+            Some(StreamError::Stopped(_)) => {
+                self.end = End::Unwanted;
+                Ok(instead)
+            }
+            _ => Err(error),
         }
     }
 }
@@ -54,16 +73,24 @@ impl<S: AsyncWrite + Unpin> hyper::rt::Write for StreamIo<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        if self.end == End::Unwanted {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf));
+        Poll::Ready(self.unless_stopped(written, buf.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.end == End::Open && self.upload.is_told_end() {
-            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-            self.end = End::Sent;
-            return Poll::Ready(Ok(()));
-        }
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = match self.end {
+            End::Unwanted => return Poll::Ready(Ok(())),
+            End::Open if self.upload.is_told_end() => {
+                let sent = ready!(Pin::new(&mut self.stream).poll_shutdown(cx));
+                self.end = End::Sent;
+                sent
+            }
+            End::Open | End::Sent => ready!(Pin::new(&mut self.stream).poll_flush(cx)),
+        };
+        Poll::Ready(self.unless_stopped(flushed, ()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -82,6 +109,11 @@ impl<S: AsyncWrite + Unpin> hyper::rt::Write for StreamIo<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let len = bufs.iter().map(|buf| buf.len()).sum();
+        if self.end == End::Unwanted {
+            return Poll::Ready(Ok(len));
+        }
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs));
+        Poll::Ready(self.unless_stopped(written, len))
     }
 }

@@ -130,7 +130,7 @@ async fn begin_with(
     upload: &Upload,
     answer: &str,
     then: Then,
-) -> (Result<Begun, NotBegun>, Option<DuplexStream>) {
+) -> (Result<Begun, BeginError>, Option<DuplexStream>) {
     let answered = async {
         let mut heard = [0; 1024];
         assert!(far.read(&mut heard).await.unwrap() > 0);
@@ -253,7 +253,10 @@ async fn a_body_that_breaks_off_is_no_clean_end() {
         let begun = begin(near, head("POST", &[("host", "a")]), &upload);
         let ended = tokio::time::timeout(Duration::from_secs(60), begun).await;
         let ended = ended.expect("no answer is waited for");
-        assert!(matches!(ended.err(), Some(NotBegun::Upload)), "{gathered}");
+        assert!(
+            matches!(ended.err(), Some(BeginError::Upload)),
+            "{gathered}"
+        );
         assert!(!acts.lock().unwrap().contains(&Act::Fin), "{gathered}");
     }
 }
@@ -391,7 +394,7 @@ async fn what_is_no_http_is_named_so() {
         let head = head("GET", &[("host", "a")]);
         let (ended, _) = begin_with(near, far, head, &nothing(), answer, Then::Leave).await;
         assert!(
-            matches!(ended.err(), Some(NotBegun::Answer(_))),
+            matches!(ended.err(), Some(BeginError::Answer(_))),
             "{answer:.40}"
         );
     }
@@ -404,7 +407,7 @@ async fn an_answer_before_its_request_is_no_answer() {
         .await
         .unwrap();
     let ended = begin(near, head("GET", &[("host", "a")]), &nothing()).await;
-    assert!(matches!(ended.err(), Some(NotBegun::Answer(_))));
+    assert!(matches!(ended.err(), Some(BeginError::Answer(_))));
 }
 
 #[tokio::test(start_paused = true)]

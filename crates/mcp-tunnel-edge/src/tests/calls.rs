@@ -388,6 +388,34 @@ async fn an_upload_that_moves_does_not_time_out() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_outlives_an_upload_that_nobody_wants() {
+    let mut world = World::new(config());
+    let mut gateway = world.active(1).await;
+    let parts = futures_util::stream::unfold((), |()| async move {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let frame = http_body::Frame::data(Bytes::from_static(&[b'x'; 10_000]));
+        Some((Ok::<_, std::io::Error>(frame), ()))
+    });
+    let mut endless = post(1, "").map(|_| http_body_util::StreamBody::new(parts));
+    endless.headers_mut().remove("content-length");
+    let call = world.call(endless);
+    let (stream, _) = gateway.request().await;
+    gateway.stop(stream, ResetCode::NO_ERROR).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    gateway
+        .write(
+            stream,
+            "HTTP/1.1 413 Too Large\r\ncontent-length: 6\r\n\r\nto",
+        )
+        .await;
+    let answer = call.head().await;
+    assert_eq!(answer.status(), 413);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    gateway.answer(stream, "o big").await;
+    assert_eq!(text(answer).await.unwrap().body(), "too bi");
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_way_to_fail_has_its_status() {
     let mut world = World::new(config());
     let mut gateway = world.active(1).await;

@@ -35,6 +35,7 @@ enum Order {
     Write(StreamId, Bytes),
     Finish(StreamId),
     Reset(StreamId, ResetCode),
+    Stop(StreamId, ResetCode),
     GoAway,
     /// Asks for the bytes that are written and not sent.
     Unsent(StreamId, oneshot::Sender<usize>),
@@ -166,6 +167,11 @@ impl Gateway {
 
     pub(super) async fn reset(&self, stream: StreamId, code: ResetCode) {
         self.order(Order::Reset(stream, code)).await;
+    }
+
+    /// Wants no more of what the edge sends on a stream.
+    pub(super) async fn stop(&self, stream: StreamId, code: ResetCode) {
+        self.order(Order::Stop(stream, code)).await;
     }
 
     pub(super) async fn go_away(&self) {
@@ -310,6 +316,11 @@ impl Engine {
                         if let Some(stream) = connection.send_stream(id) {
                             stream.reset(code);
                         }
+                        if let Some(stream) = connection.recv_stream(id) {
+                            stream.stop(code);
+                        }
+                    }
+                    Order::Stop(id, code) => {
                         if let Some(stream) = connection.recv_stream(id) {
                             stream.stop(code);
                         }
