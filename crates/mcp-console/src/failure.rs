@@ -51,9 +51,9 @@ fn refused(refusal: Refusal) -> ApiError {
         Refusal::TooManyCertificates { .. } => {
             ApiError::conflict(format!("{refusal}; archive one first"))
         }
-        Refusal::TooManyGateways { .. } => ApiError::conflict(format!(
-            "{refusal}; use another tunnel for the next gateway"
-        )),
+        Refusal::TooManyGateways { .. } => {
+            ApiError::conflict(format!("{refusal}; refuse one that is not needed any more"))
+        }
         Refusal::TooManyCallerKeys { .. } => {
             ApiError::conflict(format!("{refusal}; revoke one first"))
         }

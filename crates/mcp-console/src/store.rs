@@ -267,7 +267,7 @@ pub trait GatewayStore: Send + Sync + 'static {
     /// the audit says by whom. The approval code goes with the link that it was reported
     /// for. Of [`PENDING_MOST`] pending gateways one makes room for a new one: first those
     /// without a code, then the one heard of least lately; of [`GATEWAYS_MOST`] one that
-    /// was approved automatically.
+    /// was approved automatically, or is refused by a tunnel where it would wait again.
     ///
     /// # Errors
     /// Only the store's own.

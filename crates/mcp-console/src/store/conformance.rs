@@ -56,6 +56,7 @@ pub async fn check<S: TunnelStore>(mut open: impl AsyncFnMut() -> S) {
         gateways::an_automatic_tunnel_approves_and_says_so,
         gateways::pending_gateways_are_few,
         gateways::who_waits_is_not_pushed_out_by_who_comes_and_goes,
+        gateways::approvals_stay_and_refusals_make_room,
         gateways::a_code_outlives_the_end_of_an_older_link,
         gateways::pending_gateways_are_forgotten,
         gateways::reports_of_what_is_gone_leave_nothing,

@@ -1,9 +1,13 @@
 //! Cases of gateways.
 
-use mcp_tunnel_auth::{ApprovalCode, DownReason, LinkRefusal, LinkReportKind, TunnelId};
+use mcp_tunnel_auth::{
+    ApprovalCode, DownReason, GatewayKey, LinkRefusal, LinkReportKind, TunnelId,
+};
 
 use super::scene::{Scene, fingerprint, home, ok, pending, refused, time};
-use crate::store::{Decision, GatewayRecord, Listing, Observed, PENDING_MOST, Refusal};
+use crate::store::{
+    Decision, GATEWAYS_MOST, GatewayRecord, Listing, Observed, PENDING_MOST, Refusal,
+};
 
 async fn gateways(scene: &Scene<'_>, tunnel: TunnelId) -> Vec<GatewayRecord> {
     ok(scene
@@ -186,6 +190,53 @@ pub(super) async fn who_waits_is_not_pushed_out_by_who_comes_and_goes(scene: &mu
         .iter()
         .filter(|gateway| gateway.approval_code.is_some());
     assert_eq!(codes.count(), 1, "the code of a link goes with it");
+}
+
+pub(super) async fn approvals_stay_and_refusals_make_room(scene: &mut Scene<'_>) {
+    let tunnel = scene.tunnel("a").await.id;
+    let known = |number: u32| {
+        let mut seed = [9; 32];
+        seed[..4].copy_from_slice(&number.to_be_bytes());
+        GatewayKey::from_bytes(seed).public_key().fingerprint()
+    };
+    for number in 1..GATEWAYS_MOST {
+        let (change, fresh) = (scene.change(), scene.fresh());
+        ok(scene
+            .store
+            .approve_key(&change, tunnel, known(number), fresh)
+            .await);
+    }
+    let (change, last) = (scene.change(), scene.fresh());
+    ok(scene
+        .store
+        .approve_key(&change, tunnel, known(0), last)
+        .await);
+    let (change, fresh) = (scene.change(), scene.fresh());
+    let most = GATEWAYS_MOST;
+    refused(
+        scene
+            .store
+            .approve_key(&change, tunnel, fingerprint(1), fresh)
+            .await,
+        Refusal::TooManyGateways { most },
+    );
+    assert_eq!(
+        observe(scene, tunnel, 1, pending(1)).await,
+        Observed::Ignored
+    );
+    let change = scene.change();
+    ok(scene.store.refuse(&change, tunnel, last).await);
+    assert_eq!(
+        observe(scene, tunnel, 1, pending(1)).await,
+        Observed::Written
+    );
+    let access = ok(scene.store.access().await).gateways;
+    assert!(
+        access
+            .iter()
+            .all(|gateway| gateway.decision == Decision::Approved)
+    );
+    assert_eq!(access.len(), usize::try_from(most).unwrap_or(0) - 1);
 }
 
 pub(super) async fn a_code_outlives_the_end_of_an_older_link(scene: &mut Scene<'_>) {

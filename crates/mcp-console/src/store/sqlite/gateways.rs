@@ -240,8 +240,9 @@ async fn has_place(
     }
 }
 
-/// Room for one more gateway: the one that goes for it, if need be, was let in by the
-/// tunnel's setting and not seen for longest.
+/// Room for one more gateway. The one that goes for it, if need be, was let in by the
+/// tunnel's setting, or is refused where it would only wait again; and was not seen for
+/// longest. Nobody's approval is forgotten.
 async fn make_room(transaction: &mut Transaction, tunnel: TunnelId) -> Result<bool, StoreError> {
     let known = sqlx::query("SELECT COUNT(*) FROM gateways WHERE tunnel = ?");
     if count(transaction, known.bind(tunnel.to_string())).await? < GATEWAYS_MOST {
@@ -249,8 +250,10 @@ async fn make_room(transaction: &mut Transaction, tunnel: TunnelId) -> Result<bo
     }
     let delete = sqlx::query(
         "DELETE FROM gateways WHERE id = (
-             SELECT id FROM gateways WHERE tunnel = ? AND automatic
-             ORDER BY COALESCE(last_seen_at, created_at), id LIMIT 1)",
+             SELECT gateways.id FROM gateways JOIN tunnels ON tunnels.id = gateways.tunnel
+             WHERE tunnel = ?
+                 AND (automatic OR (decision = 'refused' AND approval = 'manual'))
+             ORDER BY COALESCE(last_seen_at, gateways.created_at), gateways.id LIMIT 1)",
     )
     .bind(tunnel.to_string());
     Ok(run(transaction, delete).await?.rows_affected() > 0)
