@@ -11,6 +11,7 @@ use std::{
 use bytes::{BufMut as _, Bytes, BytesMut};
 use mcp_tunnel_transport::{
     ReadAhead,
+    dial::TcpOptions,
     local_ca::LocalCa,
     tls::{self, Trust},
 };
@@ -62,7 +63,7 @@ impl<M: Mux> Scene<M> {
         let client = runtime.block_on(async {
             let config = tls::client_config(Trust::PinnedCa(ca.pin())).expect("a configuration");
             let socket = TcpStream::connect(address).await.expect("a connection");
-            socket.set_nodelay(true).expect("an option");
+            TcpOptions::default().apply(&socket).expect("an option");
             let name = "localhost".try_into().expect("a name");
             let io = TlsConnector::from(config)
                 .connect(name, ReadAhead::new(socket))
@@ -182,7 +183,7 @@ fn serve<M: Mux>(ca: &LocalCa) -> (SocketAddr, PathBuf, JoinHandle<()>) {
             let address = listener.local_addr().expect("an address");
             tell.send((address, counter())).expect("a listener");
             let (socket, _) = listener.accept().await.expect("a connection");
-            socket.set_nodelay(true).expect("an option");
+            TcpOptions::default().apply(&socket).expect("an option");
             let io = TlsAcceptor::from(config)
                 .accept(ReadAhead::new(socket))
                 .await
