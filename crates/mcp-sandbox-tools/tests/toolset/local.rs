@@ -1,9 +1,4 @@
 //! An executor that isolates nothing: real processes on this host, for tests of callers.
-#![allow(
-    dead_code,
-    clippy::allow_attributes,
-    reason = "each test uses a part of it"
-)]
 
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
