@@ -551,7 +551,7 @@ async fn text_is_found() {
     );
     assert_eq!(
         Agent::good(grep(json!({"pattern": "q", "path": "long"})).await).len(),
-        "/workspace/long:1:".len() + 2000
+        "/workspace/long:1:".len() + 2000 + " [line cut]".len()
     );
 }
 

@@ -5,18 +5,23 @@
 //! path rule permits, by paths with every link followed.
 
 mod edit;
+mod error;
 mod glob;
 mod grep;
+mod open;
 mod path;
 mod read;
-mod write;
 
 use std::io::{self, BufRead as _, Read, Write};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::input::FileInput;
-use crate::result::ToolResult;
+use crate::result::{Block, Source, ToolResult};
+use error::FileError;
+use read::Content;
 
 /// Largest request: the platform's inputs are far below.
 const REQUEST_BYTES: u64 = 64 * 1024 * 1024;
@@ -82,46 +87,52 @@ pub fn serve(line: &str, output: &mut impl Write) -> io::Result<()> {
 fn answer(request: &Request) -> ToolResult {
     let (places, call) = (&request.places, &request.call);
     let (tool, outcome) = match call {
-        FileInput::Read(input) => ("read", read::read(places, input)),
-        FileInput::Write(input) => ("write", write::write(places, input)),
-        FileInput::Edit(input) => ("edit", edit::edit(places, input)),
-        FileInput::Glob(input) => ("glob", glob::glob(places, input)),
-        FileInput::Grep(input) => ("grep", grep::grep(places, input)),
+        FileInput::Read(input) => {
+            let range = input.view_range.as_deref().unwrap_or_default();
+            let content = read::read(places, &input.file_path, range);
+            ("read", content.map(shown))
+        }
+        FileInput::Write(input) => (
+            "write",
+            edit::write(places, &input.file_path, input.content.as_bytes()).map(ToolResult::text),
+        ),
+        FileInput::Edit(input) => {
+            let (old, new) = (&input.old_string, &input.new_string);
+            let all = input.replace_all.unwrap_or(false);
+            let done = edit::edit(places, &input.file_path, old, new, all);
+            ("edit", done.map(ToolResult::text))
+        }
+        FileInput::Glob(input) => {
+            let found = glob::glob(places, &input.pattern, input.path.as_deref());
+            ("glob", found.map(ToolResult::text))
+        }
+        FileInput::Grep(input) => {
+            let found = grep::grep(places, &input.pattern, input.path.as_deref());
+            ("grep", found.map(ToolResult::text))
+        }
     };
-    outcome.unwrap_or_else(|failure| ToolResult::error(format!("{tool}: {}", failure.0)))
+    outcome.unwrap_or_else(|error| ToolResult::error(format!("{tool}: {error}")))
 }
 
-/// Why a tool failed, in words for the model.
-#[derive(Debug, PartialEq, Eq)]
-struct Failure(String);
-
-impl Failure {
-    fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// A file could not be used; the words are the same on every system.
-    fn io(path: &str, error: &io::Error) -> Self {
-        Self(format!("{path}: {}", reason(error)))
+/// As a content block.
+fn shown(content: Content) -> ToolResult {
+    let source = |media_type: &str, bytes: &[u8]| Source::Base64 {
+        media_type: media_type.to_owned(),
+        data: BASE64_STANDARD.encode(bytes),
+    };
+    match content {
+        Content::Text(text) => ToolResult::text(text),
+        Content::Image { media_type, bytes } => ToolResult::block(Block::Image {
+            source: source(media_type, &bytes),
+        }),
+        Content::Pdf { bytes } => ToolResult::block(Block::Document {
+            source: source("application/pdf", &bytes),
+        }),
     }
 }
 
-/// ELOOP, which the standard library does not name yet.
-const LOOP: i32 = 40;
-
-fn reason(error: &io::Error) -> String {
-    if error.raw_os_error() == Some(LOOP) {
-        return "too many levels of symbolic links".to_owned();
-    }
-    match error.kind() {
-        io::ErrorKind::NotFound => "no such file or directory".to_owned(),
-        io::ErrorKind::NotADirectory => "not a directory".to_owned(),
-        io::ErrorKind::IsADirectory => "is a directory".to_owned(),
-        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-        io::ErrorKind::AlreadyExists => "file already exists".to_owned(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "no space left".to_owned(),
-        io::ErrorKind::ReadOnlyFilesystem => "read-only file system".to_owned(),
-        io::ErrorKind::InvalidFilename => "file name too long".to_owned(),
-        kind => kind.to_string(),
-    }
+/// A place for tests.
+#[cfg(test)]
+fn places(folder: &std::path::Path) -> Places {
+    Places::new(folder.to_str().unwrap_or_default())
 }

@@ -1,200 +1,253 @@
-//! The path rule.
-
 use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use super::{Failure, LOOP, Places, reason};
+use super::{FileError, Places};
 
-/// More links than this are a loop.
-const HOPS: usize = 40;
+/// More links than this on the way are a loop; what the kernel says, too.
+const MAX_LINKS: usize = 40;
 
-/// Resolves a path that a tool was given; refuses what lies outside the permitted roots.
-///
-/// `.` and `..` are collapsed by spelling first, then every link is followed, the
-/// last one and dangling ones too. What does not exist yet is kept as spelled.
-pub(super) fn resolve(places: &Places, given: &str) -> Result<PathBuf, Failure> {
-    if given.contains('\0') {
-        return Err(Failure::new("path holds a NUL character"));
-    }
-    let working_dir = canonical_root(&places.working_dir);
-    let found = canonical(&working_dir.join(given))
-        .map_err(|error| Failure::new(format!("path '{given}': {}", reason(&error))))?;
-    let others = places.allowed_roots.iter().chain(&places.read_only_roots);
-    let mut roots = [working_dir]
-        .into_iter()
-        .chain(others.map(|root| canonical_root(root)));
-    if roots.any(|root| found.starts_with(root)) {
-        return Ok(found);
-    }
-    let none = places.allowed_roots.is_empty() && places.read_only_roots.is_empty();
-    let more = if none {
-        ""
-    } else {
-        " and its other permitted directories"
-    };
-    Err(Failure::new(format!(
-        "path '{given}' is outside the session's working directory{more}"
-    )))
-}
-
-/// As [`resolve`], and refuses directories that may not be changed.
-pub(super) fn resolve_for_change(places: &Places, given: &str) -> Result<PathBuf, Failure> {
-    let found = resolve(places, given)?;
-    let inside = |root: &&String| found.starts_with(canonical_root(root));
-    match places.read_only_roots.iter().find(inside) {
-        Some(root) => Err(Failure::new(format!(
-            "{given} is inside read-only directory {root}"
-        ))),
-        None => Ok(found),
-    }
-}
-
-/// Where a directory is searched: the one given, or the working directory.
-pub(super) fn search_root(places: &Places, given: Option<&str>) -> Result<PathBuf, Failure> {
-    match given {
-        Some(path) if !path.is_empty() => resolve(places, path),
-        _ => Ok(canonical_root(&places.working_dir)),
-    }
-}
-
-fn canonical_root(root: &str) -> PathBuf {
-    canonical(Path::new(root)).unwrap_or_else(|_| PathBuf::from(root))
-}
-
-/// Follows every link of an absolute path.
-pub(super) fn canonical(path: &Path) -> io::Result<PathBuf> {
-    let mut rest = spelled_out(path);
-    let (mut done, mut hops) = (PathBuf::from("/"), 0);
-    while let Some(name) = rest.pop() {
-        if name == ".." {
-            done.pop();
-            continue;
+impl Places {
+    /// The canonical form of a path, which lies in a permitted directory and holds no link.
+    ///
+    /// `.` and `..` go first, by their letters; then every link is followed, the last one and dangling ones included. What
+    /// does not exist yet keeps its name.
+    ///
+    /// # Errors
+    /// [`FileError::Outside`], [`FileError::Path`].
+    pub(super) fn resolve(&self, path: &str) -> Result<PathBuf, FileError> {
+        let wrap = |source| FileError::Path {
+            path: path.to_owned(),
+            source,
+        };
+        let root = canonical(Path::new(&self.working_dir)).map_err(wrap)?;
+        // An absolute path replaces the root.
+        let full = canonical(&root.join(path)).map_err(wrap)?;
+        let allows =
+            |root: &String| canonical(Path::new(root)).is_ok_and(|root| full.starts_with(root));
+        let mut others = self.allowed_roots.iter().chain(&self.read_only_roots);
+        if full.starts_with(&root) || others.any(allows) {
+            return Ok(full);
         }
-        let next = done.join(&name);
-        match fs::symlink_metadata(&next) {
-            Ok(kind) if kind.is_symlink() => {
-                hops += 1;
-                if hops > HOPS {
-                    return Err(io::Error::from_raw_os_error(LOOP));
-                }
-                let target = fs::read_link(&next)?;
-                if target.is_absolute() {
-                    done = PathBuf::from("/");
-                }
-                rest.extend(parts(&target).into_iter().rev());
+        Err(FileError::Outside {
+            path: path.to_owned(),
+            others: !(self.allowed_roots.is_empty() && self.read_only_roots.is_empty()),
+        })
+    }
+
+    /// As [`Roots::resolve`], for writing.
+    ///
+    /// # Errors
+    /// Also [`FileError::ReadOnly`].
+    pub(super) fn resolve_for_writing(&self, path: &str) -> Result<PathBuf, FileError> {
+        let full = self.resolve(path)?;
+        // One that cannot be resolved protects everything.
+        let covers = |root: &&String| {
+            canonical(Path::new(root)).map_or(true, |canonical| full.starts_with(canonical))
+        };
+        match self.read_only_roots.iter().find(covers) {
+            Some(root) => Err(FileError::ReadOnly {
+                path: path.to_owned(),
+                root: root.clone(),
+            }),
+            None => Ok(full),
+        }
+    }
+}
+
+/// Collapses dots and follows links; names that do not exist stay at the end.
+pub(super) fn canonical(path: &Path) -> io::Result<PathBuf> {
+    let mut prefix = without_dots(path);
+    let mut missing: Vec<OsString> = Vec::new();
+    let mut links = 0;
+    loop {
+        let unresolved = match fs::canonicalize(&prefix) {
+            Ok(mut found) => {
+                found.extend(missing.iter().rev());
+                return Ok(found);
             }
-            Ok(_) => done = next,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => done = next,
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => done = next,
+            Err(error) if is_missing(&error) => error,
+            Err(error) => return Err(error),
+        };
+        match fs::symlink_metadata(&prefix) {
+            Ok(found) if found.is_symlink() => {}
+            Ok(_) => return Err(unresolved),
+            Err(error) if is_missing(&error) => {
+                let (Some(parent), Some(name)) = (prefix.parent(), prefix.file_name()) else {
+                    return Err(error);
+                };
+                missing.push(name.to_owned());
+                prefix = parent.to_owned();
+                continue;
+            }
             Err(error) => return Err(error),
         }
+        links += 1;
+        if links > MAX_LINKS {
+            return Err(io::Error::from_raw_os_error(libc::ELOOP));
+        }
+        let parent = fs::canonicalize(prefix.parent().unwrap_or(&prefix))?;
+        let mut target = parent.join(fs::read_link(&prefix)?);
+        target.extend(missing.drain(..).rev());
+        prefix = without_dots(&target);
     }
-    Ok(done)
 }
 
-/// The names of a path, the last one first, with `.` and `..` collapsed.
-fn spelled_out(path: &Path) -> Vec<OsString> {
-    let mut names = Vec::new();
-    for part in parts(path) {
-        if part == ".." {
-            names.pop();
-        } else {
-            names.push(part);
+fn is_missing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
+/// Collapses `.` and `..` by their letters alone.
+fn without_dots(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            // At the root it stays there.
+            Component::ParentDir => {
+                plain.pop();
+            }
+            Component::Normal(_) | Component::RootDir | Component::Prefix(_) => {
+                plain.push(component);
+            }
         }
     }
-    names.reverse();
-    names
-}
-
-fn parts(path: &Path) -> Vec<OsString> {
-    let part = |part| match part {
-        Component::Normal(name) => Some(name.to_owned()),
-        Component::ParentDir => Some(OsString::from("..")),
-        _ => None,
-    };
-    path.components().filter_map(part).collect()
+    plain
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::os::unix::fs::symlink;
 
-    struct Tree {
-        dir: tempfile::TempDir,
+    use proptest::prelude::*;
+
+    use super::*;
+
+    struct Place {
+        _folder: tempfile::TempDir,
+        root: PathBuf,
         places: Places,
     }
 
-    fn tree() -> Tree {
-        let dir = tempfile::tempdir().unwrap();
-        let base = dir.path().canonicalize().unwrap();
-        fs::create_dir_all(base.join("work/sub")).unwrap();
+    fn place() -> Place {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path().canonicalize().unwrap();
+        let root = base.join("work");
+        fs::create_dir_all(root.join("dir/deep")).unwrap();
         fs::create_dir_all(base.join("memory")).unwrap();
+        fs::create_dir_all(base.join("work-evil")).unwrap();
+        fs::write(root.join("file"), "x").unwrap();
         fs::write(base.join("secret"), "x").unwrap();
-        let work = base.join("work");
-        symlink("../secret", work.join("up")).unwrap();
-        symlink("/etc/passwd", work.join("away")).unwrap();
-        symlink("../new-outside", work.join("dangling")).unwrap();
-        symlink("loop", work.join("loop")).unwrap();
-        symlink("sub", work.join("inside")).unwrap();
-        symlink("..", work.join("parent")).unwrap();
-        let mut places = Places::new(work.to_str().unwrap());
-        places
-            .read_only_roots
-            .push(base.join("memory").to_str().unwrap().to_owned());
-        Tree { dir, places }
-    }
-
-    #[track_caller]
-    fn check(tree: &Tree, given: &str, expect: Option<&str>) {
-        let base = tree.dir.path().canonicalize().unwrap();
-        let got = resolve(&tree.places, given).ok();
-        assert_eq!(got, expect.map(|path| base.join(path)), "{given}");
-    }
-
-    #[test]
-    fn what_leads_outside_is_refused() {
-        let tree = tree();
-        for outside in [
-            "../secret",
-            "/etc/passwd",
-            "up",
-            "away",
-            "dangling",
-            "loop",
-            "parent/secret",
-            "sub/../../secret",
-            "inside/../../secret",
-            "",
-            "/work",
-            "a\0b",
+        for (target, link) in [
+            ("../secret", "out"),
+            ("../work-evil", "sibling"),
+            ("../nowhere/x", "dangling_out"),
+            ("new", "dangling_in"),
+            ("loop", "loop"),
+            ("b", "a"),
+            ("a", "b"),
+            ("dir", "inner"),
+            ("../memory/note", "remembered"),
         ] {
-            let expect = if outside.is_empty() {
-                Some("work")
-            } else {
-                None
-            };
-            check(&tree, outside, expect);
+            symlink(target, root.join(link)).unwrap();
+        }
+        let mut places = Places::new(root.to_str().unwrap());
+        let memory = base.join("memory").to_str().unwrap().to_owned();
+        places.read_only_roots.push(memory);
+        Place {
+            _folder: folder,
+            root,
+            places,
         }
     }
 
+    #[track_caller]
+    fn check(path: &str, expect: Result<&str, &str>) {
+        let place = place();
+        let found = place.places.resolve(path).map_err(|e| e.to_string());
+        let expect = expect
+            .map(|path| without_dots(&place.root.join(path)))
+            .map_err(|why| why.replace('P', path));
+        assert_eq!(found, expect, "{path}");
+    }
+
+    const OUTSIDE: &str =
+        "path 'P' is outside the session's working directory and its other permitted directories";
+    const LOOP: &str = "path 'P': too many levels of symbolic links";
+
     #[test]
-    fn what_stays_inside_is_found_or_kept_as_spelled() {
-        let tree = tree();
-        check(&tree, "sub", Some("work/sub"));
-        check(&tree, "inside/new/file", Some("work/sub/new/file"));
-        check(&tree, "./a/../b", Some("work/b"));
-        check(&tree, "parent/work/x", Some("work/x"));
-        check(&tree, "up/../x", Some("work/x"));
-        check(&tree, "../memory/note", Some("memory/note"));
+    fn paths_inside_are_canonical() {
+        check("file", Ok("file"));
+        check("./dir/../file/", Ok("file"));
+        check("inner/deep", Ok("dir/deep"));
+        check("inner/new/x", Ok("dir/new/x"));
+        check("", Ok(""));
+        check("dangling_in", Ok("new"));
+        check("dangling_in/x", Ok("new/x"));
+        check("file/x", Ok("file/x"));
+        check("remembered", Ok("../memory/note"));
+        // By letters, as the links are not followed yet.
+        check("inner/../file", Ok("file"));
     }
 
     #[test]
-    fn read_only_roots_may_not_be_changed() {
-        let tree = tree();
-        assert!(resolve_for_change(&tree.places, "../memory/note").is_err());
-        assert!(resolve_for_change(&tree.places, "note").is_ok());
+    fn paths_that_lead_out_are_refused() {
+        for path in [
+            "..",
+            "/",
+            "/etc/passwd",
+            "../work-evil/x",
+            "out",
+            "sibling",
+            "sibling/x",
+            "dangling_out",
+            "dangling_out/deeper",
+            "/proc/self/root/etc/passwd",
+        ] {
+            check(path, Err(OUTSIDE));
+        }
+        check("loop", Err(LOOP));
+        check("a/x", Err(LOOP));
+    }
+
+    #[test]
+    fn memory_may_be_read_only() {
+        let place = place();
+        let refused = place.places.resolve_for_writing("remembered").unwrap_err();
+        assert!(matches!(refused, FileError::ReadOnly { .. }), "{refused:?}");
+        assert!(place.places.resolve_for_writing("new").is_ok());
+    }
+
+    #[test]
+    fn a_nul_byte_is_refused() {
+        let refused = place().places.resolve("a\0b").unwrap_err();
+        assert!(matches!(refused, FileError::Path { .. }), "{refused:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_resolves_lies_inside_and_holds_no_link(
+            parts in prop::collection::vec(
+                prop::sample::select(vec![
+                    "..", ".", "dir", "deep", "inner", "out", "loop", "a", "file", "new", "sibling",
+                    "dangling_in", "dangling_out", "remembered", "/", "",
+                ]),
+                0..6,
+            )
+        ) {
+            let place = place();
+            if let Ok(full) = place.places.resolve(&parts.join("/")) {
+                let memory = place.root.with_file_name("memory");
+                prop_assert!(full.starts_with(&place.root) || full.starts_with(memory));
+                for above in full.ancestors() {
+                    let linked = fs::symlink_metadata(above).is_ok_and(|found| found.is_symlink());
+                    prop_assert!(!linked, "{}", above.display());
+                }
+            }
+        }
     }
 }
