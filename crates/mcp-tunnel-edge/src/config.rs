@@ -9,7 +9,7 @@ use mcp_tunnel_transport::LinkConfig;
 ///
 /// | setting | default | what it bounds |
 /// |---|---|---|
-/// | [`max_calls`](Self::set_max_calls) | 16,384 | calls under way, about 100 KiB each at the worst |
+/// | [`max_calls`](Self::set_max_calls) | 16,384 | calls under way, 256 KiB each at the worst |
 /// | [`max_held_calls`](Self::set_max_held_calls) | 1,024 | calls that wait for a gateway |
 /// | [`max_links_per_tunnel`](Self::set_max_links_per_tunnel) | 32 | live links of one tunnel |
 /// | [`max_pending_per_tunnel`](Self::set_max_pending_per_tunnel) | 8 | links that wait for approval |
@@ -84,8 +84,11 @@ impl EdgeConfig {
         self
     }
 
-    /// Calls under way at once; one more is answered 503. Default 16,384; at least 1. A call with a slow reader pins
-    /// one stream window and two read buffers, about 100 KiB beside it: who raises this raises what slow readers pin.
+    /// Calls under way at once; one more is answered 503. Default 16,384; at least 1.
+    ///
+    /// An idle event stream costs about 20 KiB. A call whose reader is slow pins a stream window, a read buffer and
+    /// what waits for the caller's socket, 64 KiB each and as much under TLS: 256 KiB, 4 GiB if every call does it,
+    /// which takes valid keys. Raised, slow readers pin more.
     #[must_use]
     pub fn set_max_calls(mut self, calls: usize) -> Self {
         self.max_calls = calls.max(1);

@@ -50,8 +50,8 @@ impl Role {
 /// Limits on sockets that have not proved anything yet.
 ///
 /// Worst case of the defaults: 12,288 sockets of about 40 KiB (TLS state and a request's head), 480 MiB, held for at
-/// most ten seconds; a silent one costs a tenth of that. Raising a limit raises what silent sockets can pin; raising the limit of one source lets one
-/// host take a larger part of the total.
+/// most ten seconds; a silent one costs a tenth of that. Raising a limit raises what such sockets can pin; raising the
+/// limit of one source lets one host take a larger part of the total.
 #[derive(Debug, Clone)]
 pub struct GateConfig {
     gateways: Limits,
