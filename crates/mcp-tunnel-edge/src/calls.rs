@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use mcp_tunnel_auth::{AccessSnapshot, CallerGrant, CallerKey, RouteName, TunnelId};
+use mcp_tunnel_transport::Stream;
 use tokio::sync::Notify;
 
+use crate::exchange::severable::Severer;
 use crate::measures::CallMeasures;
 
 /// What a call was admitted for; judged again with every new snapshot.
@@ -137,12 +139,23 @@ impl LiveCall {
         &self.calls.measures
     }
 
+    pub(crate) fn grant(&self) -> &Grant {
+        &self.entry.grant
+    }
+
+    /// Names the stream that ends when the call is cut, whether or not anybody polls the call then.
+    pub(crate) fn severed_by(&self, severer: Severer<Stream>) {
+        match &mut *lock(&self.entry.state) {
+            CutState::Cut => severer.sever(),
+            CutState::Running(running) => running.severer = Some(severer),
+        }
+    }
+
     /// Ready once the call has been cut. Only one task may wait at a time: the one that owns the call.
     pub(crate) fn poll_cut(&self, cx: &Context<'_>) -> Poll<()> {
-        let mut state = lock(&self.entry.state);
-        match &mut *state {
+        match &mut *lock(&self.entry.state) {
             CutState::Cut => Poll::Ready(()),
-            CutState::Running(waker) => {
+            CutState::Running(Running { waker, .. }) => {
                 if waker
                     .as_ref()
                     .is_none_or(|waker| !waker.will_wake(cx.waker()))
@@ -168,21 +181,28 @@ impl Drop for LiveCall {
 
 #[derive(Debug)]
 enum CutState {
-    Running(Option<Waker>),
+    Running(Running),
     Cut,
+}
+
+#[derive(Debug, Default)]
+struct Running {
+    waker: Option<Waker>,
+    severer: Option<Severer<Stream>>,
 }
 
 impl Default for CutState {
     fn default() -> Self {
-        Self::Running(None)
+        Self::Running(Running::default())
     }
 }
 
 impl Entry {
     fn cut(&self) {
         let before = std::mem::replace(&mut *lock(&self.state), CutState::Cut);
-        if let CutState::Running(Some(waker)) = before {
-            waker.wake();
+        if let CutState::Running(Running { waker, severer }) = before {
+            severer.iter().for_each(Severer::sever);
+            waker.into_iter().for_each(Waker::wake);
         }
     }
 }

@@ -13,6 +13,7 @@ pub(crate) mod answer;
 mod begin;
 pub(crate) mod headers;
 mod io;
+pub(crate) mod severable;
 pub(crate) mod sse;
 pub(crate) mod upload;
 
@@ -31,6 +32,7 @@ use tokio::time::Instant;
 use self::answer::{Answer, IngressBody};
 use self::begin::{BeginError, Begun, begin};
 use self::headers::{Cookies, Forwarding, SERVER_TIMING, towards_caller, towards_server};
+use self::severable::Severable;
 use self::sse::Comments;
 use self::upload::Upload;
 use crate::Shared;
@@ -163,7 +165,7 @@ async fn begin_on_some_link(
         let begun = tokio::select! {
             biased;
             () = cut(call) => return Err(Ended::Withdrawn),
-            begun = attempt(&link, route, &mut head, upload) => begun,
+            begun = attempt(&link, call, &mut head, upload) => begun,
             () = late(upload, deadline) => Err(Failed::Final(Failure::Late { after: Some(deadline) })),
         };
         match begun {
@@ -189,10 +191,11 @@ enum Failed {
 /// Makes one attempt. It takes the head with the body; without a body it leaves the head for another attempt.
 async fn attempt(
     link: &LiveLink,
-    route: &RouteName,
+    call: &LiveCall,
     head: &mut Option<Parts>,
     upload: &Upload,
 ) -> Result<Begun, Failed> {
+    let route = &call.grant().route;
     // Every route of ours is a label of DNS, which is all that the wire asks for.
     let route_on_wire = route.as_str().parse();
     let route_on_wire = route_on_wire.map_err(|_| Failed::Final(Failure::BadAnswer))?;
@@ -209,6 +212,8 @@ async fn attempt(
         head.take()
     };
     let taken = taken.ok_or(Failed::Final(Failure::StreamRefused))?;
+    let (stream, severer) = Severable::new(stream);
+    call.severed_by(severer);
     let begun = begin(stream, taken, upload)
         .await
         .map_err(|error| match error {

@@ -717,6 +717,36 @@ async fn a_slow_reader_is_bounded_while_others_run() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_caller_that_does_not_read_cannot_hold_a_call_that_is_cut() {
+    let mut world = World::new(config());
+    let front = Front::new(&world);
+    let mut gateway = world.active(1).await;
+    let mut stalled = front.caller(&mut world, b"http/1.1").await;
+    stalled
+        .write_all(head("content-length: 0\r\n").as_bytes())
+        .await
+        .unwrap();
+    let (stream, _) = gateway.request().await;
+    gateway
+        .write(
+            stream,
+            "HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n",
+        )
+        .await;
+    gateway.write(stream, vec![b'x'; 100_000_000]).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let start = Instant::now();
+    world.keys.clear();
+    world.publish();
+    gateway.reset_of(stream).await;
+    assert!(
+        start.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_development_connection_is_plain_http() {
     let mut world = World::new(config());
     let front = Front::new(&world);
