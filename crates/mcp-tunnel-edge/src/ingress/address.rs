@@ -119,7 +119,8 @@ fn split_path(path_and_query: &str) -> Option<(&str, &str, String)> {
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
+    use http::{HeaderValue, Request};
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -283,5 +284,28 @@ mod tests {
         let mut connect = parts("demo.tunnel.example:443", &["demo.tunnel.example:443"]);
         connect.method = Method::CONNECT;
         assert_eq!(read_parts(&connect), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_head_is_read_without_panic(host in "[!-~]{0,60}", target in "/[!-~]{0,60}") {
+            let Ok(target) = target.parse::<http::Uri>() else { return Ok(()) };
+            let Ok(host) = HeaderValue::from_str(&host) else { return Ok(()) };
+            let request = Request::builder().uri(target).header(HOST, host).body(()).unwrap();
+            if let Some(address) = read_parts(&request.into_parts().0) {
+                prop_assert!(address.path.starts_with('/'));
+                prop_assert!(!address.authority.contains(['@', '/', '"', ' ']));
+            }
+        }
+
+        #[test]
+        fn every_public_host_is_read_back(route in "[a-z]([a-z0-9]{2,20})?", label in "[a-z0-9]{5,20}", port in 1_u16..) {
+            for host in [format!("{route}--{label}"), format!("{route}.{label}")] {
+                let parts = parts("/mcp", &[&format!("{host}.{DOMAIN}:{port}")]);
+                let address = read_parts(&parts).unwrap();
+                prop_assert_eq!(address.route.as_str(), &route);
+                prop_assert_eq!(address.tunnel, TunnelName::Label(DomainLabel::parse(&label).unwrap()));
+            }
+        }
     }
 }

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 const KEY: &str = "mck_00041061050r3gg28a1c60t3gf0g4h48h24rb90p8gm2hj64t7";
@@ -242,4 +244,51 @@ fn a_bare_tunnel_name_may_not_set_cookies_for_its_routes() {
     let mut headers = map(&[("set-cookie", "a=1; Domain=demo.tunnel.example")]);
     towards_caller(&mut headers, "demo.tunnel.example", Cookies::Pass);
     assert!(headers.is_empty());
+}
+
+fn any_header() -> impl Strategy<Value = (String, String)> {
+    let name = prop_oneof![
+        Just("connection".to_owned()),
+        Just("x-forwarded-for".to_owned()),
+        Just("forwarded".to_owned()),
+        Just("host".to_owned()),
+        Just("te".to_owned()),
+        Just("upgrade".to_owned()),
+        Just("authorization".to_owned()),
+        Just("cookie".to_owned()),
+        "mcp-tunnel-[a-z]{1,8}",
+        "x-forwarded-[a-z]{1,8}",
+        "[a-z][a-z-]{0,12}",
+    ];
+    let value = prop_oneof![
+        Just(format!("Bearer {KEY}")),
+        Just(format!("a=b; c=\"{KEY}\"")),
+        Just("close, x-forwarded-for, host, forwarded".to_owned()),
+        "[ -~]{0,30}",
+    ];
+    (name, value)
+}
+
+proptest! {
+    /// Whatever a caller sends, and whatever it names in `Connection`: what travels is free of hop-by-hop headers, of
+    /// what is ours, and of foreign words about forwarding.
+    #[test]
+    fn nothing_forbidden_travels(sent in prop::collection::vec(any_header(), 0..12)) {
+        let sent: Vec<_> = sent.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let mut headers = map(&sent);
+        towards_server(&mut headers, &forwarding(Cookies::Pass));
+        for (name, value) in &headers {
+            prop_assert!(!HOP_BY_HOP.contains(name) && !name.as_str().starts_with(OWN_PREFIX), "{name}");
+            prop_assert!(!carries_own_credential(value.as_bytes()));
+            let ours = OURS.iter().find(|(ours, _)| name == ours);
+            let about_forwarding = name.as_str().starts_with(FORWARDED_PREFIX) || name == FORWARDED || name == HOST;
+            if about_forwarding {
+                prop_assert_eq!(ours.map(|(_, value)| *value), value.to_str().ok());
+            }
+        }
+        for (name, value) in OURS {
+            let values: Vec<_> = headers.get_all(name).iter().collect();
+            prop_assert_eq!(values, [value]);
+        }
+    }
 }
