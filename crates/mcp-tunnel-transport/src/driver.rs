@@ -91,10 +91,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> LinkDriver<IO> {
             let reason = ready!(self.poll_running(cx));
             debug!(reason = %Chain(&reason), "link ended");
             self.inbox.release();
-            self.phase = if reason.is_said() {
-                Phase::Ending(Ending::Writing, now() + self.close_timeout)
-            } else {
-                Phase::Ended
+            self.phase = match reason {
+                // A last word may help, but nobody is there to wait for.
+                CloseReason::Silent { .. } => Phase::Ending(Ending::Writing, now()),
+                _ if reason.is_said() => Phase::Ending(Ending::Writing, now() + self.close_timeout),
+                _ => Phase::Ended,
             };
         }
         if let Phase::Ending(ending, deadline) = &mut self.phase {
@@ -122,7 +123,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> LinkDriver<IO> {
                 return Poll::Ready(self.shared.end(error.into()));
             }
             match taken {
-                Taken::Some => continue,
+                // Those who were woken read first: what they let go of is room for the next read.
+                Taken::Some => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Taken::All => {}
                 Taken::End => return Poll::Ready(self.shared.end(CloseReason::Eof)),
             }
