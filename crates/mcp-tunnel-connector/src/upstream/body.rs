@@ -57,10 +57,8 @@ impl Body for UpstreamBody {
                 }
                 // Trailers belong to this hop.
                 Some(Ok(_)) => {}
-                Some(Err(error)) => {
-                    self.held = None;
-                    return Poll::Ready(Some(Err(error)));
-                }
+                // Whoever reads drops the body now, and the connection with it.
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => {
                     self.release();
                     return Poll::Ready(None);
