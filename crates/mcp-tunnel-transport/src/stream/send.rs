@@ -205,11 +205,11 @@ impl AsyncWrite for SendStream {
     }
 
     /// Announces the stream if that has not happened yet; what is written leaves by itself.
+    ///
+    /// A lost link is no error here, but at the next write or read: who flushes between reads, as hyper does, would
+    /// else never read an answer that had arrived whole before the link ended.
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let state = self.shared.lock();
-        if let Some(reason) = &state.closed {
-            return Poll::Ready(Err(StreamError::LinkLost(reason.clone()).into()));
-        }
         if state.connection.wants_transmit() {
             Shared::wake_driver(state);
         }

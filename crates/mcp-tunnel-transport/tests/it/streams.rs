@@ -187,6 +187,7 @@ async fn a_lost_link_is_an_error_and_what_had_arrived_is_not_lost() {
     pair.drivers.shutdown().await;
 
     let mut read = Vec::new();
+    ended.flush().await.unwrap(); // hyper does that before it reads
     ended.read_to_end(&mut read).await.unwrap();
     assert_eq!(read, b"whole");
 
@@ -204,7 +205,6 @@ async fn a_lost_link_is_an_error_and_what_had_arrived_is_not_lost() {
         stream_error(Err::<(), _>(error)),
         StreamError::LinkLost(_)
     ));
-    assert!(cut.flush().await.is_err());
     assert!(matches!(cut.aborted().await, StreamError::LinkLost(_)));
     let error = pair.edge.open(http(), Bytes::new()).await.unwrap_err();
     assert!(matches!(error, OpenError::Closed(_)), "{error}");
