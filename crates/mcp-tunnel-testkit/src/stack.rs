@@ -226,6 +226,20 @@ impl Cloud {
         serde_json::from_str(&text).with_context(|| format!("{path} answered {text}"))
     }
 
+    /// Administers it from the command line, as people do; what that printed.
+    ///
+    /// # Errors
+    /// The command fails; the text holds what it wrote.
+    pub async fn administer(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = process::command("mcp-cloud")?;
+        command.arg("--data").arg(&self.data).args(arguments);
+        let mut administration = Process::start("administration", command)?;
+        let status = administration.exit(SOON).await?;
+        let text = administration.log().text();
+        ensure!(status.success(), "{arguments:?}: {status}\n{text}");
+        Ok(text)
+    }
+
     /// Creates a tunnel and reveals its token.
     ///
     /// # Errors
