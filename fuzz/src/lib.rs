@@ -8,6 +8,7 @@
 mod auth;
 mod messages;
 mod proto;
+mod sandbox;
 
 /// A name, which is also that of its folder below `corpus`, and what it does with some bytes.
 pub type Target = (&'static str, fn(&[u8]));
@@ -24,6 +25,10 @@ pub const TARGETS: &[Target] = &[
     ("proto_hello", proto::hello),
     ("proto_peer", proto::peer),
     ("proto_session", proto::session),
+    ("sandbox_archive", sandbox::archive),
+    ("sandbox_control_groups", sandbox::control_groups),
+    ("sandbox_packet", sandbox::packet),
+    ("sandbox_path", sandbox::path),
 ];
 
 /// The target with this name.

@@ -33,7 +33,7 @@ pub(crate) struct Group {
 
 /// A hierarchy as the kernel lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Found {
+pub(crate) struct Found {
     dir: PathBuf,
     /// `None`: version 2.
     controller: Option<String>,
@@ -241,7 +241,7 @@ fn open_v2(parent: &Path, ours: PathBuf) -> Option<(PathBuf, Vec<String>)> {
 }
 
 /// The directory of this process's group in every hierarchy.
-fn find(mountinfo: &str, own: &str) -> Vec<Found> {
+pub(crate) fn find(mountinfo: &str, own: &str) -> Vec<Found> {
     let mut found = Vec::<Found>::new();
     for line in mountinfo.lines() {
         let Some((mount, kind)) = line.split_once(" - ") else {

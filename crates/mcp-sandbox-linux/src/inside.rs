@@ -114,7 +114,7 @@ fn get(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 }
 
 /// Unpacks below `path`: no entry may lead out of it, no special files, plain modes.
-fn unpack(path: &Path, input: &mut impl Read) -> io::Result<()> {
+pub(crate) fn unpack(path: &Path, input: &mut impl Read) -> io::Result<()> {
     fs::create_dir_all(path)?;
     let root = path.canonicalize()?;
     let mut archive = tar::Archive::new(input);

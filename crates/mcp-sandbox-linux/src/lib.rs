@@ -43,6 +43,8 @@ mod build;
 mod cgroup;
 mod config;
 mod confine;
+#[doc(hidden)]
+pub mod fuzzing;
 mod helper;
 mod ids;
 mod init;

@@ -84,6 +84,11 @@ pub fn serve(line: &str, output: &mut impl Write) -> io::Result<()> {
     output.write_all(b"\n")
 }
 
+/// Where a path leads, for the fuzz target.
+pub(crate) fn resolved(places: &Places, path: &str) -> Option<std::path::PathBuf> {
+    places.resolve(path).ok()
+}
+
 fn answer(request: &Request) -> ToolResult {
     let (places, call) = (&request.places, &request.call);
     let (tool, outcome) = match call {

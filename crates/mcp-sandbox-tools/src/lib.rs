@@ -25,6 +25,8 @@
 #![forbid(unsafe_code)]
 
 pub mod files;
+#[doc(hidden)]
+pub mod fuzzing;
 mod input;
 mod result;
 mod shell;
