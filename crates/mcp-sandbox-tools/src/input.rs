@@ -1,6 +1,7 @@
 //! The tools' inputs, checked once.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as DeserializeError;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
@@ -44,14 +45,17 @@ pub(crate) enum FileInput {
 #[serde(deny_unknown_fields)]
 pub(crate) struct BashInput {
     pub(crate) command: Option<String>,
+    #[serde(default, deserialize_with = "flag")]
     pub(crate) restart: Option<bool>,
-    pub(crate) timeout_ms: Option<u64>,
+    #[serde(default, deserialize_with = "number")]
+    pub(crate) timeout_ms: Option<i64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ReadInput {
     pub(crate) file_path: String,
+    #[serde(default, deserialize_with = "numbers")]
     pub(crate) view_range: Option<Vec<i64>>,
 }
 
@@ -68,6 +72,7 @@ pub(crate) struct EditInput {
     pub(crate) file_path: String,
     pub(crate) old_string: String,
     pub(crate) new_string: String,
+    #[serde(default, deserialize_with = "flag")]
     pub(crate) replace_all: Option<bool>,
 }
 
@@ -105,6 +110,55 @@ fn typed<T: for<'de> Deserialize<'de>>(tool: &'static str, input: &Value) -> Res
     T::deserialize(input).map_err(|source| InputError::Arguments { tool, source })
 }
 
+/// Models write `"5"` and `"true"` where they mean 5 and true; what the Python SDK takes, this does.
+fn flag<'de, D: Deserializer<'de>>(from: D) -> Result<Option<bool>, D::Error> {
+    let Some(value) = Option::<Value>::deserialize(from)? else {
+        return Ok(None);
+    };
+    let flag = match &value {
+        Value::Bool(flag) => Some(*flag),
+        Value::Number(number) => match number.as_f64() {
+            Some(0.0) => Some(false),
+            Some(1.0) => Some(true),
+            _ => None,
+        },
+        Value::String(text) => match text.to_ascii_lowercase().as_str() {
+            "1" | "true" | "t" | "yes" | "y" | "on" => Some(true),
+            "0" | "false" | "f" | "no" | "n" | "off" => Some(false),
+            _ => None,
+        },
+        _ => None,
+    };
+    let wrong = || D::Error::custom(format!("{value} is neither true nor false"));
+    flag.map(Some).ok_or_else(wrong)
+}
+
+fn number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<i64>, D::Error> {
+    Option::<Value>::deserialize(from)?
+        .map(|value| whole(&value))
+        .transpose()
+}
+
+fn numbers<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<i64>>, D::Error> {
+    Option::<Vec<Value>>::deserialize(from)?
+        .map(|values| values.iter().map(whole).collect())
+        .transpose()
+}
+
+fn whole<E: DeserializeError>(value: &Value) -> Result<i64, E> {
+    let number = match value {
+        Value::Number(number) => number.as_i64().or_else(|| {
+            // `3.0`, and not what is too large to be exact.
+            let float = number.as_f64().filter(|float| float.abs() < 1e15)?;
+            (float.fract() == 0.0).then(|| format!("{float:.0}").parse().ok())?
+        }),
+        Value::String(text) => text.trim().parse().ok(),
+        Value::Bool(flag) => Some(i64::from(*flag)),
+        _ => None,
+    };
+    number.ok_or_else(|| E::custom(format!("{value} is no whole number")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,6 +178,8 @@ mod tests {
             true,
         );
         check("bash", json!({"command": 1}), false);
+        check("bash", json!({"command": "x", "timeout_ms": "soon"}), false);
+        check("bash", json!({"restart": 2}), false);
         check("bash", json!({"comand": "x"}), false);
         check(
             "read",
@@ -140,5 +196,19 @@ mod tests {
         check("glob", json!({"pattern": "*", "path": null}), true);
         check("grep", json!({"pattern": "x", "glob": "*"}), false);
         check("view", json!({}), false);
+    }
+
+    #[test]
+    fn numbers_and_flags_may_be_written_as_text() {
+        let input = json!({"file_path": "x", "view_range": ["1", 2.0]});
+        let Ok(Input::File(FileInput::Read(read))) = Input::parse("read", &input) else {
+            panic!("it is an input of read");
+        };
+        assert_eq!(read.view_range, Some(vec![1, 2]));
+        let input = json!({"restart": "true", "timeout_ms": "500"});
+        let Ok(Input::Bash(bash)) = Input::parse("bash", &input) else {
+            panic!("it is an input of bash");
+        };
+        assert_eq!((bash.restart, bash.timeout_ms), (Some(true), Some(500)));
     }
 }

@@ -47,10 +47,14 @@ pub enum Source {
 }
 
 impl ToolResult {
-    /// A good answer of one text.
+    /// A good answer of one text; the platform takes no empty ones.
     pub fn text(text: impl Into<String>) -> Self {
+        let mut text = text.into();
+        if text.is_empty() {
+            text.push_str("(no output)");
+        }
         Self {
-            content: vec![Block::Text { text: text.into() }],
+            content: vec![Block::Text { text }],
             is_error: false,
         }
     }

@@ -131,10 +131,12 @@ impl Toolset {
                 "bash: command holds a NUL character",
             )));
         }
-        let timeout = input
-            .timeout_ms
-            .filter(|ms| *ms > 0)
-            .map(Duration::from_millis);
+        let Ok(ms) = u64::try_from(input.timeout_ms.unwrap_or(0)) else {
+            return Ok(Bash::Done(ToolResult::error(
+                "bash: timeout_ms must not be negative",
+            )));
+        };
+        let timeout = (ms > 0).then(|| Duration::from_millis(ms));
         match self.shell.start(command, timeout).await {
             Ok(call) => Ok(Bash::Running(Box::new(call))),
             Err(ShellError::Sandbox(SandboxError::Limit { what })) => Ok(Bash::Done(

@@ -65,6 +65,9 @@ impl Identity {
 }
 
 /// The lines that make the shell ours, and give it a state.
+///
+/// A child that is killed before it has become a program may still run the EXIT trap: that is why it looks who it is, by syntax,
+/// since a command there makes bash complain.
 pub(super) fn set_up(identity: &Identity, state: &State, nonce: &str) -> String {
     let same = |descriptor: u8, inode: Option<u64>| match inode {
         Some(inode) => {
@@ -84,7 +87,7 @@ pub(super) fn set_up(identity: &Identity, state: &State, nonce: &str) -> String 
          __mcp_exit() {{ FUNCNEST=1; set +xeu; {SAY}; }}\n\
          declare -ft __mcp_end\n\
          readonly -f __mcp_end __mcp_exit\n\
-         trap '\\__mcp_exit' EXIT\n\
+         trap '[[ $BASHPID == $$ ]] && \\__mcp_exit' EXIT\n\
          unset __mcp_in __mcp_out\n\
          eval {prelude}\n\
          unset POSIXLY_CORRECT\n\
@@ -99,7 +102,7 @@ pub(super) fn set_up(identity: &Identity, state: &State, nonce: &str) -> String 
 /// hidden from the function, so that it ends here, where `trap` has just been shown to be the builtin.
 pub(super) fn call(command: &str, nonce: &str) -> String {
     format!(
-        "\\eval {} </dev/null >&61 2>&61 61>&-;\\__mcp_end {nonce} \"$?\";\\trap - ERR\n",
+        "LINENO=0;\\eval {} </dev/null >&61 2>&61 61>&-;\\__mcp_end {nonce} \"$?\";\\trap - ERR\n",
         single(command)
     )
 }
@@ -128,7 +131,7 @@ mod tests {
     fn a_command_is_quoted_as_a_whole() {
         assert_eq!(
             call("echo 'a'\n", "N"),
-            "\\eval 'echo '\\''a'\\''\n' </dev/null >&61 2>&61 61>&-;\\__mcp_end N \"$?\";\\trap - ERR\n"
+            "LINENO=0;\\eval 'echo '\\''a'\\''\n' </dev/null >&61 2>&61 61>&-;\\__mcp_end N \"$?\";\\trap - ERR\n"
         );
     }
 }
