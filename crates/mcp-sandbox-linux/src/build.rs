@@ -18,10 +18,11 @@ use crate::confine::PathRules;
 use crate::ids::{own_namespaces, user_namespace, write_maps};
 use crate::init::{self, Birth, Go, Ready};
 use crate::layers;
-use crate::message::{Born, CreateRequest, DeleteOutcome, Found, Refusal};
-use crate::plan::{self, AGENT, EffectiveLimits, HOME, IdMaps, WORKSPACE};
+use crate::message::{Born, CreateRequest, DeleteOutcome, Found, Refusal, SetupStep, SetupUse};
+use crate::plan::{self, AGENT, EffectiveLimits, HOME, IdMaps, SETUP, WORKSPACE};
 use crate::root::{self, Additions, Template};
 use crate::rules::{Dirs, Scratch};
+use crate::setups::Setups;
 use crate::step::{Step as _, StepError};
 use crate::sys::{self, Forked};
 use crate::syscalls::{Filters, Internet, Ipc};
@@ -50,6 +51,7 @@ pub(crate) struct Foundation {
     sources: Vec<OwnedFd>,
     id_maps: HashMap<(u32, u32, UidRange), OwnedFd>,
     pub(crate) workspaces: Workspaces,
+    setups: Option<Setups>,
 }
 
 /// What one sandbox holds on the host's side.
@@ -96,9 +98,16 @@ impl Foundation {
                     .step(&format!("open {} without following links", mount.source))
             })
             .collect::<Result<_, _>>()?;
-        let workspaces = Workspaces::open(&config, ranges.is_some(), !without_namespaces)
-            .step("open the state directory")?;
+        let workspaces =
+            Workspaces::open(&config, "workspaces", ranges.is_some(), !without_namespaces)
+                .step("open the state directory")?;
+        let setups = config
+            .setup
+            .as_ref()
+            .map(|script| Setups::open(&config, script, ranges.is_some()));
+        let setups = setups.transpose().step("open the state directory")?;
         Ok(Self {
+            setups,
             filters: filters(Internet::Allowed, without_namespaces)?,
             closed_filters: filters(Internet::Refused, without_namespaces)?,
             template,
@@ -122,6 +131,7 @@ impl Foundation {
             limits: Limits::default(),
             network: Network::None,
             ttl_ms: None,
+            setup: SetupUse::None,
         };
         let (built, control, born) = self.build(&request).map_err(|refusal| match refusal {
             Refusal::Step { step, error } => StepError { step, error },
@@ -303,6 +313,17 @@ impl Foundation {
                 .step("map the workspace")?;
             mounts.push((mount, WORKSPACE.to_owned()));
         }
+        if let Some(name) = self
+            .setups
+            .as_ref()
+            .and_then(|setups| setups.name(request.setup))
+        {
+            let name = name.clone();
+            mounts.push((
+                self.setup_mount(&name, request.setup, range)?,
+                SETUP.to_owned(),
+            ));
+        }
         for asked in &request.mounts {
             let Some(at) = self.config.mounts.iter().position(|mount| mount == asked) else {
                 continue;
@@ -315,6 +336,36 @@ impl Foundation {
             mounts.push((mount, asked.target.clone()));
         }
         Ok(mounts)
+    }
+
+    fn setup_mount(
+        &mut self,
+        name: &WorkspaceName,
+        used: SetupUse,
+        range: Option<UidRange>,
+    ) -> Result<OwnedFd, StepError> {
+        let setups = self
+            .setups
+            .as_ref()
+            .ok_or(io::ErrorKind::NotFound)
+            .step("find the setup")?;
+        let folder = setups.folder.folder(name, range).step("open the setup")?;
+        let owner = if setups.folder.id_mapped() {
+            range
+        } else {
+            None
+        };
+        let access = if used == SetupUse::Build {
+            MountAccess::ReadWrite
+        } else {
+            MountAccess::ReadOnly
+        };
+        self.detached(&folder, access, owner).step("map the setup")
+    }
+
+    /// Looks after the setup; whether it was there, or done.
+    pub(crate) fn setup_step(&self, step: SetupStep) -> bool {
+        self.setups.as_ref().is_some_and(|setups| setups.step(step))
     }
 
     /// A detached copy with safe attributes. With a range of ids, the owner of
@@ -537,10 +588,12 @@ fn path_rules(request: &CreateRequest) -> PathRules {
         .mounts
         .iter()
         .filter(|mount| mount.access == MountAccess::ReadWrite);
+    let building = (request.setup == SetupUse::Build).then(|| SETUP.to_owned());
     PathRules {
         read: vec!["/".to_owned()],
         write: own
             .into_iter()
+            .chain(building)
             .chain(writable.map(|mount| mount.target.clone()))
             .collect(),
         devices: vec!["/dev".to_owned()],

@@ -67,6 +67,8 @@ pub struct Config {
     pub(crate) owner: Option<Owner>,
     pub(crate) limits: Limits,
     pub(crate) helper: Option<PathBuf>,
+    /// A shell script that prepares `/setup`.
+    pub(crate) setup: Option<String>,
 }
 
 /// Where the programs inside come from.
@@ -160,7 +162,7 @@ impl Config {
         plain(&mount.source)?;
         plain(&mount.target)?;
         let top = mount.target.split('/').nth(1).unwrap_or_default();
-        let own = matches!(top, "" | "proc" | "sys" | "dev" | "tmp" | "run");
+        let own = matches!(top, "" | "proc" | "sys" | "dev" | "tmp" | "run" | "setup");
         let system = matches!(top, "usr" | "bin" | "sbin" | "etc") || top.starts_with("lib");
         if own || system {
             return Err(ConfigError::Target {
@@ -211,6 +213,15 @@ impl Config {
     #[must_use]
     pub fn with_default_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Runs a shell script once, before the first sandbox, and shows what it leaves
+    /// below `/setup` to every sandbox, read-only and with `/setup/bin` first on the
+    /// path. The result is kept in the state directory by the script's content.
+    #[must_use]
+    pub fn with_setup(mut self, script: impl Into<String>) -> Self {
+        self.setup = Some(script.into());
         self
     }
 

@@ -196,6 +196,10 @@ impl Launcher {
                 }
                 Ok(())
             }
+            ToLauncher::Setup { request, step } => {
+                let done = self.foundation.setup_step(step);
+                self.say(&FromLauncher::SetupIs { request, done })
+            }
             ToLauncher::ListWorkspaces { request } => {
                 let names = self.foundation.workspaces.list();
                 self.say(&FromLauncher::Workspaces { request, names })

@@ -60,6 +60,8 @@ mod root;
 mod rules;
 mod sandbox;
 mod service;
+mod setup;
+mod setups;
 mod step;
 mod sys;
 mod syscalls;

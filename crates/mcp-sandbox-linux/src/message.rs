@@ -22,6 +22,8 @@ pub(crate) enum ToLauncher {
     Freeze { id: u64, frozen: bool },
     /// Kill a command of a sandbox with every descendant.
     KillTree { id: u64, pid: i32 },
+    /// Look after the setup.
+    Setup { request: u64, step: SetupStep },
     /// Names of the workspaces that exist.
     ListWorkspaces { request: u64 },
     /// Delete a workspace that no live sandbox uses.
@@ -37,6 +39,30 @@ pub(crate) struct CreateRequest {
     pub(crate) limits: Limits,
     pub(crate) network: Network,
     pub(crate) ttl_ms: Option<u64>,
+    pub(crate) setup: SetupUse,
+}
+
+/// What becomes of `/setup`; which one it is, the launcher knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum SetupUse {
+    /// It is empty.
+    #[default]
+    None,
+    /// The kept one, read-only.
+    Kept,
+    /// A new one, writable.
+    Build,
+}
+
+/// A step of making a setup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum SetupStep {
+    /// Whether there is a kept one.
+    Has,
+    /// Keep the new one.
+    Keep,
+    /// Remove the new one.
+    Drop,
 }
 
 /// From the launcher to the service.
@@ -54,6 +80,8 @@ pub(crate) enum FromLauncher {
     Destroyed { id: u64, why: EndReason },
     /// Freezing and thawing were done, or not.
     Frozen { id: u64, done: bool },
+    /// Answer to `Setup`.
+    SetupIs { request: u64, done: bool },
     /// Answer to `ListWorkspaces`.
     Workspaces {
         request: u64,

@@ -3,13 +3,15 @@
 use mcp_sandbox_executor::{Limits, Mount, Network};
 
 use crate::config::{Config, Tier};
-use crate::message::CreateRequest;
+use crate::message::{CreateRequest, SetupUse};
 use crate::uids::UidRange;
 
 /// User and group id of commands inside.
 pub(crate) const AGENT: u32 = 1000;
 /// The working directory inside.
 pub(crate) const WORKSPACE: &str = "/workspace";
+/// What the setup script has left, inside.
+pub(crate) const SETUP: &str = "/setup";
 /// The home directory inside.
 pub(crate) const HOME: &str = "/home/agent";
 
@@ -112,6 +114,12 @@ pub(crate) fn forbidden(request: &CreateRequest, config: &Config, tier: Tier) ->
     if request.workspace.is_some() && config.state_dir.is_none() {
         return Some("a named workspace without a state directory".to_owned());
     }
+    if request.setup != SetupUse::None && (config.setup.is_none() || config.state_dir.is_none()) {
+        return Some("a setup script without a state directory".to_owned());
+    }
+    if request.setup != SetupUse::None && tier == Tier::T3 {
+        return Some("a setup script at tier T3".to_owned());
+    }
     let limits = limits(&request.limits, config);
     if limits.disk_bytes > limits.memory_bytes {
         return Some(
@@ -141,6 +149,7 @@ mod tests {
             limits: Limits::default(),
             network,
             ttl_ms: None,
+            setup: SetupUse::None,
         }
     }
 

@@ -22,7 +22,7 @@ use rustix::mount::{
 use rustix::process::{Gid, Uid};
 
 use crate::config::{Config, RootSource};
-use crate::plan::{AGENT, EffectiveLimits, HOME, WORKSPACE};
+use crate::plan::{AGENT, EffectiveLimits, HOME, SETUP, WORKSPACE};
 use crate::step::{Step as _, StepError};
 use crate::sys;
 
@@ -215,7 +215,15 @@ impl Template {
             let name = name.to_string_lossy();
             if !matches!(
                 &*name,
-                "proc" | "sys" | "dev" | "tmp" | "run" | "workspace" | "home" | "lost+found"
+                "proc"
+                    | "sys"
+                    | "dev"
+                    | "tmp"
+                    | "run"
+                    | "workspace"
+                    | "setup"
+                    | "home"
+                    | "lost+found"
             ) {
                 self.add_entry(&entry.path(), &name)?;
             }
@@ -284,6 +292,7 @@ impl Template {
             "/run",
             "/.scratch",
             WORKSPACE,
+            SETUP,
             HOME,
         ];
         let mounts = config.mounts.iter().map(|mount| mount.target.as_str());

@@ -34,6 +34,8 @@ pub(crate) struct Live {
     info: SandboxInfo,
     env: BTreeMap<String, String>,
     home_dir: String,
+    /// There is a `/setup`.
+    setup: bool,
     /// Trees are killed by the launcher.
     pub(crate) launcher_kills: bool,
     pub(crate) link: Link,
@@ -78,6 +80,7 @@ impl Live {
             info,
             env: spec.env,
             home_dir: born.home_dir,
+            setup: false,
             launcher_kills: born.launcher_kills,
             link,
             out_of_memory,
@@ -85,6 +88,12 @@ impl Live {
             next_command: AtomicU64::new(1),
             ended: watch::Sender::new(None),
         }
+    }
+
+    /// Puts what the setup script has left first on the path.
+    pub(crate) fn with_setup(mut self, setup: bool) -> Self {
+        self.setup = setup;
+        self
     }
 
     /// The sandbox's number at the launcher.
@@ -128,11 +137,16 @@ impl Live {
 
     /// The command's environment: ours, then the sandbox's, then its own.
     fn env_of(&self, command: &Command) -> Vec<(String, String)> {
+        let path = if self.setup {
+            format!("/setup/bin:{PATH}")
+        } else {
+            PATH.to_owned()
+        };
         let mut env = BTreeMap::from([
             ("HOME".to_owned(), self.home_dir.clone()),
             ("LANG".to_owned(), "C.UTF-8".to_owned()),
             ("LOGNAME".to_owned(), "agent".to_owned()),
-            ("PATH".to_owned(), PATH.to_owned()),
+            ("PATH".to_owned(), path),
             ("TMPDIR".to_owned(), self.info.temp_dir.clone()),
             ("USER".to_owned(), "agent".to_owned()),
         ]);

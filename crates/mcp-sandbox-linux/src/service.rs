@@ -13,7 +13,7 @@ use mcp_sandbox_executor::{
     NetworkKind, Sandbox, SandboxId, SandboxInfo, SandboxSpec, Workspace, WorkspaceName,
 };
 use thiserror::Error;
-use tokio::sync::oneshot;
+use tokio::sync::{OnceCell, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, warn};
@@ -22,9 +22,10 @@ use crate::config::{Config, Tier};
 use crate::helper;
 use crate::link::Link;
 use crate::message::{
-    Born, CreateRequest, DeleteOutcome, Found, FromLauncher, Refusal, ToLauncher,
+    Born, CreateRequest, DeleteOutcome, Found, FromLauncher, Refusal, SetupUse, ToLauncher,
 };
 use crate::sandbox::{LinuxSandbox, Live};
+use crate::setup;
 use crate::wire::{self, WireError};
 
 /// The launcher tries every tier within this time.
@@ -75,6 +76,8 @@ pub(crate) struct Shared {
     found: Found,
     next_id: AtomicU64,
     tasks: Mutex<JoinSet<()>>,
+    /// The setup script has run.
+    set_up: OnceCell<()>,
     // Last: its end is awaited by the runtime after the socket is closed.
     _child: tokio::process::Child,
 }
@@ -140,6 +143,7 @@ impl LinuxExecutor {
             found,
             next_id: AtomicU64::new(1),
             tasks: Mutex::new(tasks),
+            set_up: OnceCell::new(),
             _child: child,
         })))
     }
@@ -260,35 +264,17 @@ impl Executor for LinuxExecutor {
                 what: "images by name",
             });
         }
-        let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
-        let request = CreateRequest {
-            id,
-            workspace: match &spec.workspace {
-                Workspace::Named(name) => Some(name.clone()),
-                _ => None,
-            },
-            mounts: spec.mounts.clone(),
-            limits: spec.limits,
-            network: spec.network,
-            ttl_ms: spec.time_to_live.map(millis),
+        let setup = match &self.0.config.setup {
+            Some(script) => {
+                self.0
+                    .set_up
+                    .get_or_try_init(|| setup::ensure(&self.0, script))
+                    .await?;
+                SetupUse::Kept
+            }
+            None => SetupUse::None,
         };
-        let (sender, receiver) = oneshot::channel();
-        lock(&self.0.tables).creating.insert(id, sender);
-        let asked = self
-            .0
-            .launcher
-            .send(&ToLauncher::Create(Box::new(request)), &[])
-            .await;
-        asked.map_err(|error| CreateError::Backend(error.into()))?;
-        let newborn = receiver
-            .await
-            .map_err(|_| launcher_gone())?
-            .map_err(refused)?;
-        let live = self
-            .0
-            .adopt(id, newborn, spec)
-            .map_err(|e| CreateError::Backend(e.into()))?;
-        Ok(Box::new(LinuxSandbox::new(live, Arc::clone(&self.0))))
+        Ok(Box::new(self.0.create(spec, setup).await?))
     }
 
     async fn attach(&self, id: &SandboxId) -> Result<Box<dyn Sandbox>, CreateError> {
@@ -314,6 +300,43 @@ impl Executor for LinuxExecutor {
 }
 
 impl Shared {
+    /// Makes a sandbox.
+    pub(crate) async fn create(
+        self: &Arc<Self>,
+        spec: SandboxSpec,
+        setup: SetupUse,
+    ) -> Result<LinuxSandbox, CreateError> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let request = CreateRequest {
+            id,
+            workspace: match &spec.workspace {
+                Workspace::Named(name) => Some(name.clone()),
+                _ => None,
+            },
+            mounts: spec.mounts.clone(),
+            limits: spec.limits,
+            network: spec.network,
+            ttl_ms: spec.time_to_live.map(millis),
+            setup,
+        };
+        let (sender, receiver) = oneshot::channel();
+        lock(&self.tables).creating.insert(id, sender);
+        let create = ToLauncher::Create(Box::new(request));
+        let asked = self.launcher.send(&create, &[]).await;
+        asked.map_err(|error| CreateError::Backend(error.into()))?;
+        let newborn = receiver
+            .await
+            .map_err(|_| launcher_gone())?
+            .map_err(refused)?;
+        let live = self.adopt(id, newborn, spec);
+        let live = live.map_err(|error| CreateError::Backend(error.into()))?;
+        Ok(LinuxSandbox::new(live, Arc::clone(self)))
+    }
+
+    pub(crate) fn allows_host_network(&self) -> bool {
+        self.config.allow_host_network
+    }
+
     /// Asks the launcher something that it answers by number.
     pub(crate) async fn ask(
         &self,
@@ -346,6 +369,7 @@ impl Shared {
         } = newborn;
         let link = Link::new(socket)?;
         let live = Live::new(id, spec, sandbox_id, born, link, out_of_memory);
+        let live = live.with_setup(self.config.setup.is_some());
         let live = Arc::new(live);
         lock(&self.tables).live.insert(id, Arc::clone(&live));
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -403,6 +427,7 @@ async fn dispatch(launcher: Arc<Link>, tables: Arc<Mutex<Tables>>) {
                 }
             }
             FromLauncher::Frozen { id: request, .. }
+            | FromLauncher::SetupIs { request, .. }
             | FromLauncher::Workspaces { request, .. }
             | FromLauncher::Deleted { request, .. } => {
                 let waiting = tables.asking.remove(&request);

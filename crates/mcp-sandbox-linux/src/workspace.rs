@@ -34,10 +34,15 @@ pub(crate) struct Workspaces {
 }
 
 impl Workspaces {
-    /// Opens or makes `STATE_DIR/workspaces`.
+    /// Opens or makes a folder of the state directory.
     ///
     /// Owners can only be mapped where the workspace is mounted.
-    pub(crate) fn open(config: &Config, as_root: bool, mounted: bool) -> io::Result<Self> {
+    pub(crate) fn open(
+        config: &Config,
+        name: &str,
+        as_root: bool,
+        mounted: bool,
+    ) -> io::Result<Self> {
         let owner = as_root.then(|| config.owner.unwrap_or_else(default_owner));
         let Some(state) = &config.state_dir else {
             return Ok(Self {
@@ -46,7 +51,7 @@ impl Workspaces {
                 id_mapped: as_root && mounted,
             });
         };
-        let path = state.join("workspaces");
+        let path = state.join(name);
         {
             use std::os::unix::fs::DirBuilderExt as _;
             // Others of the host may pass, not list: the workspaces themselves are 0700.
@@ -143,6 +148,28 @@ impl Workspaces {
             .collect::<Vec<_>>();
         names.sort();
         names
+    }
+
+    /// Whether there is one of this name.
+    pub(crate) fn has(&self, name: &WorkspaceName) -> bool {
+        let found = self
+            .folder
+            .as_ref()
+            .map(|f| statat(f, name.as_str(), AtFlags::SYMLINK_NOFOLLOW));
+        matches!(found, Some(Ok(_)))
+    }
+
+    /// Gives one another name, unless that is taken.
+    pub(crate) fn rename(&self, from: &WorkspaceName, to: &WorkspaceName) -> io::Result<()> {
+        let folder = self.folder.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let flags = rustix::fs::RenameFlags::NOREPLACE;
+        Ok(rustix::fs::renameat_with(
+            folder,
+            from.as_str(),
+            folder,
+            to.as_str(),
+            flags,
+        )?)
     }
 
     /// Removes a workspace. No process may use it.

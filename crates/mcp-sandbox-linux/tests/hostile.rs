@@ -42,6 +42,7 @@ fn main() {
         ranges_of_ids_are_apart,
         no_set_id_file_reaches_the_host,
         a_source_swapped_for_a_link_is_not_followed,
+        a_setup_script_runs_once_and_is_read_only_afterwards,
         limits_that_do_not_bind_are_not_called_hard,
         without_namespaces_there_are_no_internet_sockets,
         a_required_tier_is_a_hard_error,
@@ -109,7 +110,7 @@ impl Raw {
     fn configure(&self, mounts: &str) -> String {
         self.say(&format!(
             r#"{{"Configure":{{"state_dir":null,"root":"Host","mounts":{mounts},"allow_host_network":false,
-            "require_tier":null,"strongest_tier":null,"owner":null,"limits":{{}},"helper":null}}}}"#
+            "require_tier":null,"strongest_tier":null,"owner":null,"limits":{{}},"helper":null,"setup":null}}}}"#
         ));
         self.hear()
     }
@@ -131,7 +132,7 @@ async fn a_hostile_service_gets_nothing_that_was_not_allowed() {
     let listed = r#"[{"source":"/usr","target":"/data","access":"read_only"}]"#;
     let create = |mounts: &str, rest: &str| {
         format!(
-            r#"{{"Create":{{"id":7,"workspace":null,"mounts":{mounts},"limits":{{}},"network":"none","ttl_ms":null{rest}}}}}"#
+            r#"{{"Create":{{"id":7,"workspace":null,"mounts":{mounts},"limits":{{}},"network":"none","ttl_ms":null,"setup":"None"{rest}}}}}"#
         )
     };
     let raw = Raw::start();
@@ -174,7 +175,7 @@ async fn a_hostile_service_gets_nothing_that_was_not_allowed() {
     assert!(raw.configure("[]").contains("Configured"));
     raw.say(
         r#"{"Configure":{"state_dir":null,"root":"Host","mounts":[],"allow_host_network":true,
-        "require_tier":null,"strongest_tier":null,"owner":null,"limits":{},"helper":null}}"#,
+        "require_tier":null,"strongest_tier":null,"owner":null,"limits":{},"helper":null,"setup":null}}"#,
     );
     assert_eq!(raw.hear(), "", "configured twice");
 }
@@ -343,6 +344,50 @@ async fn workspace_swapped_for_a_link(base: &Path) {
     assert!(executor.create(spec).await.is_err());
     assert!(executor.delete_workspace(&name).await.is_err());
     assert!(Path::new("/etc/passwd").exists());
+}
+
+async fn a_setup_script_runs_once_and_is_read_only_afterwards() {
+    let state = tempfile::tempdir().unwrap();
+    let config = || Config::new().with_state_dir(state.path()).unwrap();
+    let script = "mkdir bin; printf '#!/bin/sh\\necho tool\\n' > bin/tool; chmod +x bin/tool; date +%N > when";
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let executor = LinuxExecutor::start(config().with_setup(script))
+            .await
+            .unwrap();
+        for _ in 0..2 {
+            let sandbox = executor.create(SandboxSpec::new()).await.unwrap();
+            let text = output(
+                &*sandbox,
+                "tool; cat /setup/when; (echo x > /setup/when) 2>&1; touch /setup/bin/y 2>&1",
+            )
+            .await;
+            assert!(text.starts_with("tool\n"), "{text}");
+            assert_eq!(text.matches("Read-only").count(), 2, "{text}");
+            seen.push(text);
+        }
+    }
+    seen.dedup();
+    assert_eq!(seen.len(), 1, "it ran once: {seen:?}");
+    // Another script is another setup; one that fails leaves nothing and says why.
+    let executor = LinuxExecutor::start(config().with_setup("echo oops; false"))
+        .await
+        .unwrap();
+    let error = executor
+        .create(SandboxSpec::new())
+        .await
+        .map(drop)
+        .unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(
+        source.contains("oops") && source.contains("Code(1)"),
+        "{source}"
+    );
+    assert_eq!(fs::read_dir(state.path().join("setup")).unwrap().count(), 1);
+    let without = LinuxExecutor::start(Config::new().with_setup("true"))
+        .await
+        .unwrap();
+    assert!(without.create(SandboxSpec::new()).await.is_err());
 }
 
 /// Security 21: Landlock's TCP rules let UDP, MPTCP and Fast Open past.

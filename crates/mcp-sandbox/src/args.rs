@@ -57,6 +57,13 @@ pub(crate) struct SandboxArgs {
     /// Take the programs from this root file system instead of the host's
     #[arg(long, value_name = "PATH")]
     pub(crate) rootfs: Option<PathBuf>,
+    /// Run this shell script once, before the first sandbox; what it leaves below /setup
+    /// is kept by its content, read-only, with /setup/bin first on the path
+    #[arg(long, value_name = "SCRIPT")]
+    pub(crate) setup: Option<PathBuf>,
+    /// Where setups are kept [default: /var/lib/mcp-sandbox as root, else below the home]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
     /// none: own loopback only; host: the host's network, unfiltered
     #[arg(long, value_enum, default_value_t = NetworkArg::None)]
     pub(crate) network: NetworkArg,

@@ -1,6 +1,7 @@
 //! `exec`: one command in a fresh sandbox.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -110,6 +111,15 @@ pub(crate) fn config(args: &SandboxArgs) -> anyhow::Result<Config> {
     if let Some(root) = &args.rootfs {
         config = config.with_root_folder(root)?;
     }
+    if let Some(path) = &args.setup {
+        let script =
+            std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+        let state = args.state_dir.clone().or_else(default_state_dir);
+        let state = state.context("no home directory; give --state-dir")?;
+        config = config
+            .with_state_dir(std::path::absolute(state)?)?
+            .with_setup(script);
+    }
     if args.network == NetworkArg::Host {
         config = config.dangerous_host_network();
     }
@@ -117,6 +127,20 @@ pub(crate) fn config(args: &SandboxArgs) -> anyhow::Result<Config> {
         config = config.require_tier(tier);
     }
     Ok(config)
+}
+
+fn default_state_dir() -> Option<PathBuf> {
+    let from = |name| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    if from("HOME").is_none_or(|home| home == Path::new("/root")) {
+        return Some(PathBuf::from("/var/lib/mcp-sandbox"));
+    }
+    let state =
+        from("XDG_STATE_HOME").or_else(|| from("HOME").map(|home| home.join(".local/state")));
+    state.map(|state| state.join("mcp-sandbox"))
 }
 
 fn spec(args: &SandboxArgs) -> SandboxSpec {

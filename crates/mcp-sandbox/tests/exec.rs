@@ -162,3 +162,24 @@ fn the_file_helper_serves_one_request() {
         "{\"content\":[{\"type\":\"text\",\"text\":\"/usr/bin\"}],\"is_error\":false}\n"
     );
 }
+
+#[test]
+fn a_setup_script_runs_once() {
+    if !possible("a_setup_script_runs_once") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("setup.sh");
+    std::fs::write(&script, "date +%N > when").unwrap();
+    let (script, state) = (script.to_str().unwrap(), dir.path().join("state"));
+    let options = ["--setup", script, "--state-dir", state.to_str().unwrap()];
+    let first = stdout(&exec(&options, "cat /setup/when; echo $PATH"));
+    assert!(
+        first.ends_with("/sbin:/bin\n") && first.contains("\n/setup/bin:"),
+        "{first}"
+    );
+    assert_eq!(
+        stdout(&exec(&options, "cat /setup/when; echo $PATH")),
+        first
+    );
+}
