@@ -27,8 +27,12 @@ pub const TARGETS: &[Target] = &[
     ("proto_session", proto::session),
     ("sandbox_archive", sandbox::archive),
     ("sandbox_control_groups", sandbox::control_groups),
+    ("sandbox_glob_pattern", sandbox::glob_pattern),
     ("sandbox_packet", sandbox::packet),
     ("sandbox_path", sandbox::path),
+    ("sandbox_shell_output", sandbox::shell_output),
+    ("sandbox_shell_state", sandbox::shell_state),
+    ("sandbox_tool_input", sandbox::tool_input),
 ];
 
 /// The target with this name.

@@ -32,6 +32,22 @@ pub(crate) fn path(bytes: &[u8]) {
     mcp_sandbox_tools::fuzzing::path(bytes, &tree);
 }
 
+pub(crate) fn glob_pattern(bytes: &[u8]) {
+    mcp_sandbox_tools::fuzzing::glob_pattern(bytes);
+}
+
+pub(crate) fn shell_output(bytes: &[u8]) {
+    mcp_sandbox_tools::fuzzing::shell_output(bytes);
+}
+
+pub(crate) fn shell_state(bytes: &[u8]) {
+    mcp_sandbox_tools::fuzzing::shell_state(bytes);
+}
+
+pub(crate) fn tool_input(bytes: &[u8]) {
+    mcp_sandbox_tools::fuzzing::input(bytes);
+}
+
 fn lock() -> MutexGuard<'static, PathBuf> {
     DIR.lock().unwrap_or_else(PoisonError::into_inner)
 }

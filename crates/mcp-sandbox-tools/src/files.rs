@@ -56,6 +56,11 @@ pub(crate) struct Request {
     pub(crate) call: FileInput,
 }
 
+/// For the fuzz target.
+pub(crate) fn pattern(text: &str) {
+    let _ = glob::parse(text);
+}
+
 /// Serves the request on standard input; for programs that are the helper.
 ///
 /// # Errors

@@ -17,6 +17,7 @@
 //! A command that silences the shell does not hang its call: from time to time somebody looks at the shell from outside, and
 //! when it waits for a command without having said the status it is replaced.
 
+pub(crate) mod fuzzing;
 mod live;
 mod marks;
 mod quote;

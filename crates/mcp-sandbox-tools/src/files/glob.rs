@@ -46,7 +46,7 @@ pub(super) fn glob(
 
 /// One component of a pattern.
 #[derive(Clone, Debug)]
-enum Part {
+pub(super) enum Part {
     /// A name without wildcards.
     Name(OsString),
     /// A name with wildcards.
@@ -57,7 +57,7 @@ enum Part {
     Directory,
 }
 
-fn parse(pattern: &str) -> Result<Vec<Vec<Part>>, FileError> {
+pub(super) fn parse(pattern: &str) -> Result<Vec<Vec<Part>>, FileError> {
     let invalid = |reason: &str| FileError::Pattern {
         reason: reason.to_owned(),
     };

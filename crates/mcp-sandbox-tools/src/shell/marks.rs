@@ -9,6 +9,9 @@ const STATUS_BYTES: usize = 64;
 /// The rest of the last message is at most this long.
 const MESSAGE_BYTES: usize = 4096;
 
+/// What a traced shell prints first, and before a mark.
+const TRACE: &[u8] = b"+ [[ ";
+
 /// Looks for the marks of one call.
 #[derive(Debug)]
 pub(super) struct Marks {
@@ -89,14 +92,13 @@ impl Marks {
                     let mut output = self.held[..at].to_vec();
                     self.held.drain(..after + length + 1);
                     self.status = Some(status);
-                    strip(&mut output, &self.prefix);
+                    output.truncate(at - self.lead_of(&output));
                     return output;
                 }
                 // The rest of it is on its way.
                 None if text.len() < STATUS_BYTES => {
-                    let keep = self.held[..at].ends_with(&self.prefix);
-                    let at = at - if keep { self.prefix.len() } else { 0 };
-                    return self.held.drain(..at).collect();
+                    let lead = self.lead_of(&self.held[..at]);
+                    return self.held.drain(..at - lead).collect();
                 }
                 None => from = after,
             }
@@ -107,13 +109,22 @@ impl Marks {
 
     /// Bytes at the end that may be the start of a mark.
     fn unfinished(&self, start: &[u8]) -> usize {
-        let whole = [self.prefix.as_slice(), start].concat();
-        let longest = whole.len().min(self.held.len());
+        let leads = [self.prefix.as_slice(), TRACE, b""];
+        let wholes = leads.map(|lead| [lead, start].concat());
         let fits = |length: &usize| {
             let end = &self.held[self.held.len() - length..];
-            whole.starts_with(end) || start.starts_with(end)
+            wholes.iter().any(|whole| whole.starts_with(end))
         };
+        let longest = wholes.iter().map(Vec::len).max().unwrap_or(0);
+        let longest = longest.min(self.held.len());
         (1..=longest).rev().find(fits).unwrap_or(0)
+    }
+
+    /// Bytes before a mark that the shell has printed with it.
+    fn lead_of(&self, before: &[u8]) -> usize {
+        let leads = [self.prefix.as_slice(), TRACE];
+        let lead = leads.into_iter().find(|lead| before.ends_with(lead));
+        lead.map_or(0, <[u8]>::len)
     }
 
     fn look_for_end(&mut self) {
@@ -136,18 +147,6 @@ impl Marks {
             Some(end) => self.rest = Some(self.held.split_off(end + 1)),
             None if self.held.len() > MESSAGE_BYTES => self.rest = Some(Vec::new()),
             None => {}
-        }
-    }
-}
-
-/// Removes what the shell prints before a mark; of a traced shell, what it traces.
-fn strip(output: &mut Vec<u8>, prefix: &[u8]) {
-    for end in [prefix, b"[[ ", b"+ "] {
-        if output.ends_with(end) {
-            output.truncate(output.len() - end.len());
-            if end == prefix {
-                return;
-            }
         }
     }
 }

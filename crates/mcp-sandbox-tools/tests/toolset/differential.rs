@@ -37,6 +37,7 @@ const DIFFERENCES: &[(&str, Shows)] = &[
     ("bash goes on after exit and time-out", |d| {
         let dead = [
             "bash: bash session terminated; restart required",
+            "BrokenResourceError()",
             "(no output)",
         ];
         d.theirs.is_error && dead.contains(&d.theirs.as_text().as_str()) && !d.ours.is_error
