@@ -4,7 +4,7 @@
 //! control: an attempt that is held there too proves nothing, and the verdict
 //! says so.
 
-use mcp_sandbox_executor::{Command, Sandbox};
+use mcp_sandbox_executor::{Command, Sandbox, SandboxError};
 
 use crate::case::{Context, Finished, Result, Stop, ensure, run, still_usable};
 
@@ -38,12 +38,7 @@ pub(crate) async fn attempt_in(
     let argv = ["python3", "-c", PROGRAM, name]
         .into_iter()
         .chain(arguments.iter().copied());
-    let finished = match run(sandbox, Command::new(argv)).await {
-        Err(Stop::Sandbox(mcp_sandbox_executor::SandboxError::ProgramNotFound)) => {
-            return Err(Stop::Skip("there is no python3 inside".to_owned()));
-        }
-        finished => finished?,
-    };
+    let finished = python(sandbox, Command::new(argv)).await?;
     ensure!(
         finished.took.as_millis() < 5_000,
         "the attempt took {:?}",
@@ -51,6 +46,16 @@ pub(crate) async fn attempt_in(
     );
     still_usable(sandbox).await?;
     Ok(finished)
+}
+
+/// Runs a command of `python3`, or skips the case where there is none.
+pub(crate) async fn python(sandbox: &dyn Sandbox, command: Command) -> Result<Finished> {
+    match run(sandbox, command).await {
+        Err(Stop::Sandbox(SandboxError::ProgramNotFound)) => {
+            Err(Stop::Skip("there is no python3 inside".to_owned()))
+        }
+        finished => finished,
+    }
 }
 
 /// Runs the attempt on the host; a remark when it does not show anything there.

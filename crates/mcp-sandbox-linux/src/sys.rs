@@ -204,6 +204,9 @@ pub(crate) fn set_mount_attributes(
     }
 }
 
+/// SIOCSIFFLAGS, whose type differs between C libraries.
+const SET_INTERFACE_FLAGS: libc::Ioctl = 0x8914;
+
 /// Brings the loopback interface of this network namespace up.
 pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: an all-zero ifreq is valid; the name is shorter than the field and stays terminated;
@@ -216,7 +219,7 @@ pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> io::Result<()> {
         }
         request.ifr_ifru.ifru_flags =
             libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap_or(libc::c_short::MAX);
-        if libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) != 0 {
+        if libc::ioctl(socket.as_raw_fd(), SET_INTERFACE_FLAGS, &raw const request) != 0 {
             return Err(io::Error::last_os_error());
         }
     }

@@ -44,9 +44,9 @@ async fn environment(context: &Context<'_>) -> Result {
     let got = run(&*sandbox, command).await?.text();
     let expect = format!("{}\na b|command|it's; $x", sandbox.info().working_dir);
     ensure!(got == expect, "{got:?}, not {expect:?}");
-    let command = Command::new(["pwd"]).with_working_dir("/usr");
+    let command = Command::new(["pwd"]).with_working_dir("/etc");
     ensure!(
-        run(&*sandbox, command).await?.text() == "/usr",
+        run(&*sandbox, command).await?.text() == "/etc",
         "the working directory is not used"
     );
     finish(sandbox).await

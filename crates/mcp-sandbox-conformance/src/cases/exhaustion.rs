@@ -6,7 +6,7 @@ use mcp_sandbox_executor::{Command, Enforcement, Exit, KillReason, Limits};
 
 use super::commands::finish;
 use crate::case::{Case, Context, Result, cases, ensure, run, sh, still_usable};
-use crate::probe::{attempt_in, control};
+use crate::probe::{attempt_in, control, python};
 
 pub(crate) const CASES: &[Case] = cases![true;
     "R01" "the number of processes is limited, and the sandbox recovers" processes;
@@ -55,7 +55,7 @@ async fn memory(context: &Context<'_>) -> Result {
         .sandbox_of(crate::spec().with_limits(limits))
         .await?;
     let eat = "import sys\nx=[]\nwhile len(x)<300: x.append(bytearray(1<<20))\nprint('open')";
-    let got = run(&*sandbox, Command::new(["python3", "-c", eat])).await?;
+    let got = python(&*sandbox, Command::new(["python3", "-c", eat])).await?;
     ensure!(
         got.exit == Exit::Killed(KillReason::OutOfMemory),
         "{:?} {}",

@@ -1,0 +1,125 @@
+//! The suite on a foreign root file system: a busybox tree, made here.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test with a main of its own"
+)]
+
+#[path = "support/holdings.rs"]
+mod holdings;
+mod support;
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command as Process;
+
+use mcp_sandbox_conformance::{LocalHost, Suite};
+use mcp_sandbox_executor::{Command, Executor as _, ProcessEvent, SandboxSpec};
+use mcp_sandbox_linux::{Config, LinuxExecutor, Tier};
+
+fn main() {
+    mcp_sandbox_linux::enter_helper();
+    let _alone = holdings::alone();
+    support::main(support::cases![
+        the_suite_passes_on_a_busybox_tree,
+        a_root_that_is_no_folder_is_refused,
+    ]);
+}
+
+async fn the_suite_passes_on_a_busybox_tree() {
+    let Some(busybox) = static_busybox() else {
+        assert!(
+            env::var_os("CI_REQUIRE_ALL").is_none(),
+            "busybox-static is not installed"
+        );
+        return println!("SKIPPED: busybox-static is not installed");
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    plant(&busybox, &tree);
+    let config = Config::new().with_root_folder(&tree).unwrap();
+    // Without namespaces there is no root of one's own.
+    let executor = match LinuxExecutor::start(config).await {
+        Ok(executor) if executor.report().tier < Tier::T3 => executor,
+        other => return println!("SKIPPED: needs namespaces: {other:?}"),
+    };
+    let sandbox = executor.create(SandboxSpec::new()).await.unwrap();
+    let script = "cat /etc/mark; ls /usr 2>&1; head -c 4 /bin/sh | tail -c 3";
+    let mut process = sandbox
+        .exec(Command::new(["sh", "-c", script]))
+        .await
+        .unwrap();
+    let mut text = String::new();
+    while let Some(event) = process.next_event().await.unwrap() {
+        if let ProcessEvent::Stdout(bytes) = event {
+            text.push_str(&String::from_utf8_lossy(&bytes));
+        }
+    }
+    assert!(
+        text.starts_with("foreign\n") && text.contains("No such file") && text.ends_with("ELF"),
+        "{text}"
+    );
+    sandbox.destroy().await.unwrap();
+    let host = LocalHost::start()
+        .unwrap()
+        .with_holdings(holdings::holdings);
+    let outcome = Suite::new(&executor).with_host(&host).run().await;
+    println!("{outcome}");
+    assert!(outcome.passed());
+    // There is no python3 in the tree, so that attempts by single system calls are left out.
+    let functional = |id: &str| matches!(id.chars().next(), Some('C' | 'D' | 'S'));
+    let skipped = outcome
+        .skipped()
+        .filter(|case| functional(case.id))
+        .map(|case| case.id);
+    let expect: &[&str] = if executor.capabilities().persistence.suspend {
+        &["S06"]
+    } else {
+        &["S05", "S06"]
+    };
+    assert_eq!(
+        skipped.collect::<Vec<_>>(),
+        expect,
+        "no state directory here, hence S06"
+    );
+}
+
+async fn a_root_that_is_no_folder_is_refused() {
+    assert!(Config::new().with_root_folder("/etc/passwd").is_err());
+    assert!(Config::new().with_root_folder("/no/such/place").is_err());
+}
+
+/// A busybox that needs no library.
+fn static_busybox() -> Option<PathBuf> {
+    let found = ["/bin/busybox", "/usr/bin/busybox"]
+        .map(PathBuf::from)
+        .into_iter()
+        .find(|path| path.exists())?;
+    let linked = Process::new("ldd")
+        .arg(&found)
+        .output()
+        .is_ok_and(|output| output.status.success());
+    (!linked).then_some(found)
+}
+
+fn plant(busybox: &Path, tree: &Path) {
+    fs::create_dir_all(tree.join("bin")).unwrap();
+    fs::create_dir_all(tree.join("etc")).unwrap();
+    fs::copy(busybox, tree.join("bin/busybox")).unwrap();
+    let list = Process::new(busybox).arg("--list").output().unwrap();
+    for applet in String::from_utf8(list.stdout)
+        .unwrap()
+        .lines()
+        .filter(|name| *name != "busybox")
+    {
+        symlink("busybox", tree.join("bin").join(applet)).unwrap();
+    }
+    fs::write(tree.join("etc/mark"), "foreign\n").unwrap();
+    fs::write(
+        tree.join("etc/passwd"),
+        "agent:x:1000:1000::/home/agent:/bin/sh\n",
+    )
+    .unwrap();
+}
