@@ -12,7 +12,9 @@ mod open;
 mod path;
 mod read;
 
-use std::io::{self, BufRead as _, Read, Write};
+use std::fs::{self, File};
+use std::io::{self, BufRead, Write};
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -61,19 +63,29 @@ pub(crate) fn pattern(text: &str) {
     let _ = glob::parse(text);
 }
 
-/// Serves the request on standard input; for programs that are the helper.
+/// Serves one request on standard output; for programs that are the helper.
+///
+/// The request is on standard input, or in a file, which is removed: for backends that give a command no input.
 ///
 /// # Errors
-/// Standard input or output is gone.
-pub fn main() -> io::Result<()> {
-    let mut line = String::new();
-    io::stdin()
-        .lock()
-        .take(REQUEST_BYTES)
-        .read_line(&mut line)?;
+/// The request cannot be read, or the output is gone.
+pub fn main(request: Option<&Path>) -> io::Result<()> {
     let mut output = io::stdout().lock();
-    serve(&line, &mut output)?;
+    match request {
+        None => serve_from(io::stdin().lock(), &mut output)?,
+        Some(path) => {
+            let request = File::open(path)?;
+            fs::remove_file(path)?;
+            serve_from(io::BufReader::new(request), &mut output)?;
+        }
+    }
     output.flush()
+}
+
+fn serve_from(input: impl BufRead, output: &mut impl Write) -> io::Result<()> {
+    let mut line = String::new();
+    input.take(REQUEST_BYTES).read_line(&mut line)?;
+    serve(&line, output)
 }
 
 /// Serves one request: `line` is the JSON of it.
@@ -143,6 +155,40 @@ fn shown(content: Content) -> ToolResult {
 
 /// A place for tests.
 #[cfg(test)]
-fn places(folder: &std::path::Path) -> Places {
+fn places(folder: &Path) -> Places {
     Places::new(folder.to_str().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_request_is_answered() {
+        for line in ["", "{}", "{\"places\":1}\n", "\u{0}"] {
+            let mut output = Vec::new();
+            serve_from(line.as_bytes(), &mut output).unwrap();
+            let result: ToolResult = serde_json::from_slice(&output).unwrap();
+            assert!(result.is_error, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_request_is_answered_with_the_tool_s_result() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("f"), "text").unwrap();
+        let ask = |call: serde_json::Value| {
+            let request = serde_json::json!({"places": places(folder.path()), "call": call});
+            let mut output = Vec::new();
+            serve(&request.to_string(), &mut output).unwrap();
+            serde_json::from_slice::<ToolResult>(&output).unwrap()
+        };
+        let read = ask(serde_json::json!({"read": {"file_path": "f"}}));
+        assert_eq!(read, ToolResult::text("text"));
+        let none = ask(serde_json::json!({"read": {"file_path": "g"}}));
+        assert_eq!(
+            none,
+            ToolResult::error("read: g: no such file or directory")
+        );
+    }
 }

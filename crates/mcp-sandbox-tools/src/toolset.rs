@@ -1,10 +1,13 @@
 //! The toolset as a whole.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use mcp_sandbox_executor::{Command, Exit, FileHelper, ProcessEvent, Sandbox, SandboxError, Stdin};
+use mcp_sandbox_executor::{
+    Command, Exit, FileHelper, KillReason, Process, ProcessEvent, Sandbox, SandboxError, Stdin,
+};
 use serde_json::Value;
 use thiserror::Error;
 use tokio::sync::OnceCell;
@@ -46,6 +49,7 @@ pub struct Toolset {
     support: FileHelper,
     helper: Option<Bytes>,
     uploaded: OnceCell<String>,
+    requests: AtomicU64,
 }
 
 impl std::fmt::Debug for Toolset {
@@ -69,6 +73,7 @@ impl Toolset {
             support,
             helper: None,
             uploaded: OnceCell::new(),
+            requests: AtomicU64::new(1),
         }
     }
 
@@ -153,30 +158,49 @@ impl Toolset {
         };
         let mut line = serde_json::to_vec(&request).map_err(|_| CallError::Helper)?;
         line.push(b'\n');
-        let command = match self.support {
-            FileHelper::BuiltIn => Command::file_helper(),
+        let line = Bytes::from(line);
+        let mut process = match self.support {
+            FileHelper::BuiltIn => self.ask(Command::file_helper(), line).await?,
             _ => {
                 let program = self.uploaded.get_or_try_init(|| self.upload()).await?;
-                Command::new([program.as_str(), "files"]).with_stdin(Stdin::Piped)
+                let command = Command::new([program.as_str(), "files"]).with_stdin(Stdin::Piped);
+                match self.ask(command, line.clone()).await {
+                    Err(CallError::Sandbox(SandboxError::Unsupported { .. })) => {
+                        self.ask_by_file(program, line).await?
+                    }
+                    asked => asked?,
+                }
             }
         };
-        let command = command
-            .with_timeout(FILE_TIME)
-            .with_output_bytes(ANSWER_BYTES);
-        let mut process = self.sandbox.exec(command).await?;
-        process.write_stdin(line.into()).await?;
-        process.close_stdin().await?;
         let mut answer = BytesMut::new();
         while let Some(event) = process.next_event().await? {
             match event {
                 ProcessEvent::Stdout(bytes) => answer.extend_from_slice(&bytes),
-                ProcessEvent::Exit(Exit::Killed(reason)) => {
-                    return Ok(ToolResult::error(format!("the tool was ended: {reason:?}")));
+                // What it runs among may kill it.
+                ProcessEvent::Exit(exit) if !exit.success() => {
+                    return Ok(ToolResult::error(ended(exit)));
                 }
                 _ => {}
             }
         }
         serde_json::from_slice(&answer).map_err(|_| CallError::Helper)
+    }
+
+    async fn ask(&self, command: Command, line: Bytes) -> Result<Box<dyn Process>, CallError> {
+        let mut process = self.sandbox.exec(bounded(command)).await?;
+        process.write_stdin(line).await?;
+        process.close_stdin().await?;
+        Ok(process)
+    }
+
+    /// For backends that give a command no input.
+    async fn ask_by_file(&self, program: &str, line: Bytes) -> Result<Box<dyn Process>, CallError> {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        let folder = &self.sandbox.info().temp_dir;
+        let path = format!("{folder}/.mcp-sandbox-request-{number}");
+        self.sandbox.put(&path, line, false).await?;
+        let command = Command::new([program, "files", &path]);
+        Ok(self.sandbox.exec(bounded(command)).await?)
     }
 
     async fn upload(&self) -> Result<String, CallError> {
@@ -185,6 +209,22 @@ impl Toolset {
         self.sandbox.put(&path, program, true).await?;
         Ok(path)
     }
+}
+
+fn bounded(command: Command) -> Command {
+    command
+        .with_timeout(FILE_TIME)
+        .with_output_bytes(ANSWER_BYTES)
+}
+
+fn ended(exit: Exit) -> String {
+    let how = match exit {
+        Exit::Killed(KillReason::Timeout) => format!("timed out after {}s", FILE_TIME.as_secs()),
+        Exit::Killed(KillReason::OutOfMemory) => "ran out of memory".to_owned(),
+        Exit::Signal(signal) => format!("was ended by signal {signal}"),
+        exit => format!("ended with status {}", exit.shell_status()),
+    };
+    format!("the tool {how}")
 }
 
 /// A bash call that was answered at once, or runs.

@@ -28,9 +28,12 @@ pub(crate) enum Command {
     /// Print every layer of isolation: in force or not, why, what that exposes, the cure
     #[command(alias = "doctor")]
     Check(CheckArgs),
-    /// Serve one request of the file tools on standard input: runs inside a sandbox
+    /// Serve one request of the file tools: runs inside a sandbox
     #[command(hide = true)]
-    Files,
+    Files {
+        /// Where the request is; it is removed [default: standard input]
+        request: Option<PathBuf>,
+    },
 }
 
 /// What a sandbox is made of.

@@ -23,8 +23,8 @@ fn main() -> ExitCode {
     if let Err(error) = mcp_diagnostics::telemetry::init(cli.log_level, cli.log_format) {
         eprintln!("mcp-sandbox: {error}");
     }
-    if matches!(cli.command, Command::Files) {
-        return mcp_sandbox_tools::files::main()
+    if let Command::Files { request } = &cli.command {
+        return mcp_sandbox_tools::files::main(request.as_deref())
             .map_or_else(|_| ExitCode::from(5), |()| ExitCode::SUCCESS);
     }
     let runtime = match tokio::runtime::Builder::new_current_thread()
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     let code = match cli.command {
         Command::Exec(args) => runtime.block_on(exec::run(args)),
         Command::Check(args) => runtime.block_on(check::run(args)),
-        Command::Files => 0,
+        Command::Files { .. } => 0,
     };
     // Reading standard input may block for ever; nothing else is left to do.
     runtime.shutdown_background();

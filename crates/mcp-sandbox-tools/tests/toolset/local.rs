@@ -24,12 +24,20 @@ use tokio::time::{Instant, sleep_until};
 pub(crate) struct Local {
     info: SandboxInfo,
     env: Vec<(String, String)>,
+    gives_input: bool,
     _folder: tempfile::TempDir,
 }
 
 impl Local {
     pub(crate) fn new() -> Arc<Self> {
         Self::with_env([])
+    }
+
+    /// One that gives no command an input.
+    pub(crate) fn without_input() -> Arc<Self> {
+        let mut local = Arc::into_inner(Self::new()).unwrap();
+        local.gives_input = false;
+        Arc::new(local)
     }
 
     pub(crate) fn with_env<const N: usize>(env: [(&str, &str); N]) -> Arc<Self> {
@@ -52,6 +60,7 @@ impl Local {
         Arc::new(Self {
             info,
             env: all,
+            gives_input: true,
             _folder: folder,
         })
     }
@@ -122,7 +131,7 @@ impl Sandbox for Local {
             .current_dir(directory.unwrap_or(&self.info.working_dir))
             .process_group(0)
             .stdin(match command.stdin {
-                Stdin::Piped => Stdio::piped(),
+                Stdin::Piped if self.gives_input => Stdio::piped(),
                 _ => Stdio::null(),
             })
             .stdout(Stdio::piped())

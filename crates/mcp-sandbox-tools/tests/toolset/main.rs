@@ -6,5 +6,6 @@
 )]
 
 mod differential;
+mod helper;
 mod local;
 mod shell;
