@@ -58,6 +58,8 @@ pub async fn check<S: TunnelStore>(mut open: impl AsyncFnMut() -> S) {
         gateways::who_waits_is_not_pushed_out_by_who_comes_and_goes,
         gateways::approvals_stay_and_refusals_make_room,
         gateways::a_code_outlives_the_end_of_an_older_link,
+        gateways::a_check_does_not_speak_for_the_gateway,
+        gateways::the_audit_of_automatic_gateways_goes_with_them,
         gateways::pending_gateways_are_forgotten,
         gateways::reports_of_what_is_gone_leave_nothing,
         gateways::a_disconnection_names_a_number,

@@ -1,7 +1,7 @@
 //! Cases of gateways.
 
 use mcp_tunnel_auth::{
-    ApprovalCode, DownReason, GatewayKey, LinkRefusal, LinkReportKind, TunnelId,
+    Announcement, ApprovalCode, DownReason, GatewayKey, LinkRefusal, LinkReportKind, TunnelId,
 };
 
 use super::scene::{Scene, fingerprint, home, ok, pending, refused, time};
@@ -252,6 +252,56 @@ pub(super) async fn a_code_outlives_the_end_of_an_older_link(scene: &mut Scene<'
     }
     let code = Some(ApprovalCode::from_entropy([2; 5]));
     assert_eq!(gateways(scene, tunnel).await[0].approval_code, code);
+}
+
+pub(super) async fn a_check_does_not_speak_for_the_gateway(scene: &mut Scene<'_>) {
+    let tunnel = scene.automatic_tunnel("a").await.id;
+    let older = scene.report(tunnel, 1, LinkReportKind::Up);
+    let live = scene.report(tunnel, 1, LinkReportKind::Up);
+    let mut check = scene.report(tunnel, 1, LinkReportKind::Up);
+    check.announcement =
+        Announcement::new("9.9.9", "host", Vec::new()).unwrap_or_else(|error| panic!("{error}"));
+    check.remote_address = ([192, 0, 2, 99], 1).into();
+    for report in [&older, &live] {
+        let fresh = scene.fresh();
+        ok(scene.store.observe(report, fresh).await);
+    }
+    let said = gateways(scene, tunnel).await.remove(0);
+    let reason = DownReason::Closed;
+    for mut report in [check.clone(), check, older] {
+        let fresh = scene.fresh();
+        ok(scene.store.observe(&report, fresh).await);
+        report.kind = LinkReportKind::Down { reason };
+        report.at_ms = scene.tick();
+        ok(scene.store.observe(&report, fresh).await);
+    }
+    let mut now = gateways(scene, tunnel).await.remove(0);
+    assert!(now.last_seen_at > said.last_seen_at);
+    now.last_seen_at = said.last_seen_at;
+    // The older link came up once more above, and spoke.
+    now.connected_at = said.connected_at;
+    assert_eq!(now, said);
+}
+
+pub(super) async fn the_audit_of_automatic_gateways_goes_with_them(scene: &mut Scene<'_>) {
+    let tunnel = scene.automatic_tunnel("a").await.id;
+    for number in 0..GATEWAYS_MOST + 20 {
+        let mut report = scene.report(tunnel, 1, LinkReportKind::Up);
+        let mut seed = [9; 32];
+        seed[..4].copy_from_slice(&number.to_be_bytes());
+        report.identity.gateway = GatewayKey::from_bytes(seed).public_key();
+        let fresh = scene.fresh();
+        ok(scene.store.observe(&report, fresh).await);
+    }
+    let actions = scene.actions().await;
+    let approvals = actions
+        .iter()
+        .filter(|action| *action == "connection.approve");
+    assert_eq!(
+        u32::try_from(approvals.count()),
+        Ok(GATEWAYS_MOST),
+        "the holder of a token does not fill the audit"
+    );
 }
 
 pub(super) async fn pending_gateways_are_forgotten(scene: &mut Scene<'_>) {

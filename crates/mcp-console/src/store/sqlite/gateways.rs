@@ -253,10 +253,25 @@ async fn make_room(transaction: &mut Transaction, tunnel: TunnelId) -> Result<bo
              SELECT gateways.id FROM gateways JOIN tunnels ON tunnels.id = gateways.tunnel
              WHERE tunnel = ?
                  AND (automatic OR (decision = 'refused' AND approval = 'manual'))
-             ORDER BY COALESCE(last_seen_at, gateways.created_at), gateways.id LIMIT 1)",
+             ORDER BY COALESCE(last_seen_at, gateways.created_at), gateways.id LIMIT 1)
+         RETURNING id",
     )
     .bind(tunnel.to_string());
-    Ok(run(transaction, delete).await?.rows_affected() > 0)
+    let gone = delete
+        .fetch_optional(&mut **transaction)
+        .await
+        .map_err(failed)?;
+    let Some(gone) = gone else {
+        return Ok(false);
+    };
+    // What the edge wrote of it goes too: whoever holds a token must not fill the audit
+    // with new keys. What people decided stays.
+    let id: String = gone.try_get("id").map_err(failed)?;
+    let forget = sqlx::query("DELETE FROM audit WHERE object = ? AND actor = ?")
+        .bind(id)
+        .bind(EDGE);
+    run(transaction, forget).await?;
+    Ok(true)
 }
 
 /// Room for one more pending gateway: one whose link is gone, and so has no code any more,
@@ -336,13 +351,17 @@ async fn approve_automatically(
     .bind(gateway.id.to_string());
     run(transaction, update).await?;
     let audit_id = fresh.to_string().replacen(ConnectionId::PREFIX, "audit", 1);
-    let mut change = Change::new(audit_id, tunnel.workspace.clone(), "edge", at);
+    let mut change = Change::new(audit_id, tunnel.workspace.clone(), EDGE, at);
     change.reason = Some("the tunnel approves automatically".to_owned());
     write_audit(transaction, &change, "connection.approve", gateway.id).await
 }
 
-/// What a gateway says of itself, and where it was seen. The code of a pending link goes
-/// with that link, and not with an older one whose end is noticed later.
+/// Who approves where nobody is asked.
+const EDGE: &str = "edge";
+
+/// What a gateway says of itself, and where it was seen: a link that goes, or that carries
+/// nothing, as that of a check, does not speak for one that lives. The code of a pending
+/// link goes with that link, and not with an older one whose end is noticed later.
 async fn write_sighting(
     transaction: &mut Transaction,
     gateway: ConnectionId,
@@ -355,14 +374,18 @@ async fn write_sighting(
     };
     let gone = matches!(report.kind, LinkReportKind::Down { .. });
     let lives = code.is_some() || report.kind == LinkReportKind::Up;
-    let connected = (report.kind == LinkReportKind::Up).then(|| at.as_millisecond());
+    let speaks = lives && !report.announcement.routes().is_empty();
+    let connected = (report.kind == LinkReportKind::Up && speaks).then(|| at.as_millisecond());
     let update = sqlx::query(
         "UPDATE gateways SET
              approval_code = CASE
                  WHEN decision <> 'pending' OR (?9 AND link = ?10) THEN NULL
                  ELSE COALESCE(?2, approval_code) END,
              link = CASE WHEN ?11 THEN ?10 ELSE link END,
-             token = ?3, version = ?4, remote_address = ?5, routes = ?6,
+             token = IIF(?12 OR version IS NULL, ?3, token),
+             remote_address = IIF(?12 OR version IS NULL, ?5, remote_address),
+             routes = IIF(?12 OR version IS NULL, ?6, routes),
+             version = IIF(?12 OR version IS NULL, ?4, version),
              connected_at = COALESCE(?7, connected_at), last_seen_at = ?8
          WHERE id = ?1",
     )
@@ -376,7 +399,8 @@ async fn write_sighting(
     .bind(at.as_millisecond())
     .bind(gone)
     .bind(report.link.to_string())
-    .bind(lives);
+    .bind(lives)
+    .bind(speaks);
     run(transaction, update).await?;
     Ok(())
 }
