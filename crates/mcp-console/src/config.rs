@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use mcp_tunnel_auth::{Approval, DomainName, HostName, MasterKey, MasterKeyId, TunnelToken};
 
 use crate::store::{TokenRecord, TunnelRecord};
@@ -19,6 +20,7 @@ pub struct Config {
     pub(crate) tunnels_most: u32,
     pub(crate) caller_keys_most: u32,
     pub(crate) republish: Duration,
+    pub(crate) audit_kept: SignedDuration,
 }
 
 impl Config {
@@ -37,6 +39,7 @@ impl Config {
             tunnels_most: 1000,
             caller_keys_most: 10_000,
             republish: Duration::from_secs(60),
+            audit_kept: SignedDuration::from_hours(400 * 24),
         }
     }
 
@@ -95,6 +98,19 @@ impl Config {
         self
     }
 
+    /// How long the audit is kept. Default 400 days: a year, and time to look at it.
+    #[must_use]
+    pub const fn with_audit_kept(mut self, kept: Duration) -> Self {
+        // More seconds than these are for ever.
+        let seconds = if kept.as_secs() > FOR_EVER_SECONDS {
+            FOR_EVER_SECONDS
+        } else {
+            kept.as_secs()
+        };
+        self.audit_kept = SignedDuration::from_secs(seconds.cast_signed());
+        self
+    }
+
     /// The domain below which tunnels are.
     #[must_use]
     pub const fn domain(&self) -> &DomainName {
@@ -135,3 +151,6 @@ impl Config {
         Some(text)
     }
 }
+
+/// A thousand years: no audit is older.
+const FOR_EVER_SECONDS: u64 = 1000 * 366 * 86_400;

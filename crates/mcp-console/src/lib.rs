@@ -81,6 +81,7 @@ use std::time::Duration;
 
 use axum::Router;
 use http::Method;
+use jiff::Timestamp;
 use managed_agents_api::serve::{Authenticate, Permission};
 use mcp_tunnel_auth::{AccessSnapshot, ConnectionId, LinkReport, LinkReportKind};
 use tokio::sync::watch;
@@ -182,7 +183,7 @@ impl Console {
     }
 
     /// Publishes snapshots on changes and at least every minute, forgets gateways that
-    /// waited in vain, and tries failed writes again; until `stop`.
+    /// waited in vain and what of the audit is too old, and tries failed writes again; until `stop`.
     ///
     /// # Cancel safety
     /// It may be dropped and started again.
@@ -231,6 +232,14 @@ impl Shared {
         let before = now() - PENDING_LIFE;
         if let Err(error) = self.store.forget_pending(before).await {
             warn!(error = chain(&error), "pending gateways were not forgotten");
+        }
+        let before = now().saturating_sub(self.config.audit_kept);
+        if let Err(error) = self
+            .store
+            .forget_audit(before.unwrap_or(Timestamp::MIN))
+            .await
+        {
+            warn!(error = chain(&error), "old audit rows were not forgotten");
         }
     }
 

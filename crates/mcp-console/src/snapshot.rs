@@ -14,8 +14,10 @@ use mcp_tunnel_auth::{
     TokenState, TunnelAccess, TunnelId,
 };
 use tokio::sync::{Mutex, MutexGuard, watch};
+use tracing::warn;
 
 use crate::environment::unix_ms;
+use crate::failure::chain;
 use crate::store::{
     AccessRows, CallerKeyRecord, Decision, GatewayRecord, StoreError, TokenRecord, TunnelRecord,
     TunnelStore,
@@ -93,7 +95,10 @@ impl Publisher {
         // Read before the rows: a change in between is published once more, never missed.
         let change = *store.changes().borrow();
         let rows = store.access().await?;
-        let floor = rows.gateways.iter().map(|gateway| gateway.links_from).max();
+        // A clock that went back, before a new start too, must neither make a snapshot that
+        // edges take for an old one, nor close links again that came after a
+        // disconnection: numbers go on from what rows name.
+        let last = latest_number(&rows).max(self.latest.borrow().number());
         let (tunnels, keys) = access_of(rows);
         let latest = Arc::clone(&self.latest.borrow());
         let same = AccessSnapshot::new(
@@ -103,16 +108,31 @@ impl Publisher {
             keys.clone(),
         )?;
         if same != *latest || repeat == Repeat::Always || latest.number() == 0 {
-            // A clock that went back must not close links again that came after a
-            // disconnection: numbers never fall below what rows name.
-            let number =
-                AccessSnapshot::next_number(latest.number(), now_ms).max(floor.unwrap_or(0));
+            let number = AccessSnapshot::next_number(last, now_ms);
             let next = AccessSnapshot::new(number, now_ms, tunnels, keys)?;
+            // Where the disk is full, edges are better off with the news than without.
+            if let Err(error) = store.note_snapshot(number).await {
+                warn!(
+                    error = chain(&error),
+                    number, "a snapshot's number was not kept"
+                );
+            }
             self.latest.send_replace(Arc::new(next));
         }
         *turn = Some(change);
         Ok(())
     }
+}
+
+/// The highest number that a snapshot had, as far as rows tell. A disconnection names the
+/// number of the snapshot after it, which may not have been made.
+fn latest_number(rows: &AccessRows) -> u64 {
+    let named = rows.gateways.iter().map(|gateway| gateway.links_from);
+    named
+        .map(|number| number.saturating_sub(1))
+        .max()
+        .unwrap_or(0)
+        .max(rows.last_snapshot)
 }
 
 #[derive(PartialEq, Eq)]

@@ -137,6 +137,20 @@ pub trait TunnelStore: CertificateStore + GatewayStore + KeyStore {
     /// Only the store's own.
     async fn access(&self) -> Result<AccessRows, StoreError>;
 
+    /// Keeps the number of a snapshot before edges get it, so that none is given twice
+    /// after a start with a clock that went back. A number below the kept one changes
+    /// nothing, and no change is announced.
+    ///
+    /// # Errors
+    /// Only the store's own.
+    async fn note_snapshot(&self, number: u64) -> Result<(), StoreError>;
+
+    /// Forgets what the audit has from before `before`, of every workspace.
+    ///
+    /// # Errors
+    /// Only the store's own.
+    async fn forget_audit(&self, before: Timestamp) -> Result<u64, StoreError>;
+
     /// Changes whenever rows have changed, by this process or by another one.
     fn changes(&self) -> watch::Receiver<u64>;
 }
@@ -264,7 +278,9 @@ pub trait GatewayStore: Send + Sync + 'static {
 
     /// Writes down what an edge reports; a gateway not seen before gets the id `fresh`.
     /// A gateway that comes up where the tunnel approves automatically is approved, and
-    /// the audit says by whom. The approval code goes with the link that it was reported
+    /// the audit says by whom until the gateway makes room for another one. A link that
+    /// goes, or that announces no route, as that of a check does, changes nothing that
+    /// another link said of the gateway. The approval code goes with the link that it was reported
     /// for. Of [`PENDING_MOST`] pending gateways one makes room for a new one: first those
     /// without a code, then the one heard of least lately; of [`GATEWAYS_MOST`] one that
     /// was approved automatically, or is refused by a tunnel where it would wait again.

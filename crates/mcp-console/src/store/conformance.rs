@@ -70,5 +70,7 @@ pub async fn check<S: TunnelStore>(mut open: impl AsyncFnMut() -> S) {
         keys::an_api_key_is_found_by_its_hash,
         keys::changes_are_announced_when_they_are_there,
         keys::the_audit_has_who_when_where_and_why,
+        keys::old_audit_is_forgotten,
+        keys::numbers_of_snapshots_only_grow,
     );
 }

@@ -381,4 +381,6 @@ pub struct AccessRows {
     pub gateways: Vec<GatewayRecord>,
     /// Caller keys, by id.
     pub caller_keys: Vec<CallerKeyRecord>,
+    /// The highest number that was noted for a snapshot; 0 for none.
+    pub last_snapshot: u64,
 }

@@ -318,6 +318,39 @@ async fn a_clock_that_goes_back_does_not_close_links_again() {
 }
 
 #[tokio::test]
+async fn numbers_go_on_after_a_start_with_a_clock_that_went_back() {
+    let world = World::new().await;
+    // As if the console before had run when the clock was a year ahead.
+    let ahead = snapshot(&world).number() + 365 * 86_400_000;
+    world.store.note_snapshot(ahead).await.unwrap();
+    let again = world.again(config()).await;
+    assert_eq!(snapshot(&again).number(), ahead + 1);
+    again.tunnel("a").await;
+    assert_eq!(snapshot(&again).number(), ahead + 2);
+    let third = world.again(config()).await;
+    assert_eq!(snapshot(&third).number(), ahead + 3, "each is kept");
+}
+
+#[tokio::test]
+async fn the_audit_is_kept_as_long_as_the_console_is_told() {
+    let often = config()
+        .with_republish(Duration::from_millis(20))
+        .with_audit_kept(Duration::ZERO);
+    let world = World::with(often, |sqlite| sqlite).await;
+    world.tunnel("a").await;
+    assert!(!world.audit().await.is_empty());
+    let stop = CancellationToken::new();
+    let run = world.console.run(stop.clone());
+    let watch = async {
+        while !world.audit().await.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+    };
+    tokio::join!(run, watch);
+}
+
+#[tokio::test]
 async fn a_report_that_the_store_did_not_take_is_written_later() {
     let impatient = |sqlite: SqliteConfig| sqlite.with_busy_timeout(Duration::from_millis(100));
     let world = World::with(config(), impatient).await;

@@ -175,3 +175,27 @@ pub(super) async fn the_audit_has_who_when_where_and_why(scene: &mut Scene<'_>) 
     let newest = ok(scene.store.audit(&home(), &Listing::newest(1)).await);
     assert_eq!((&newest.rows[0], newest.more), (last, true));
 }
+
+pub(super) async fn old_audit_is_forgotten(scene: &mut Scene<'_>) {
+    scene.tunnel("a").await;
+    let between = scene.tick();
+    let kept = scene.tunnel("b").await;
+    let changes = scene.store.changes();
+    assert_eq!(ok(scene.store.forget_audit(time(between)).await), 1);
+    let left = scene.audit().await;
+    let objects: Vec<_> = left.iter().map(|record| record.object.clone()).collect();
+    assert_eq!(objects, [kept.id.to_string()]);
+    assert_eq!(ok(scene.store.forget_audit(time(between)).await), 0);
+    assert!(!changes.has_changed().unwrap_or(true), "edges hear nothing");
+}
+
+pub(super) async fn numbers_of_snapshots_only_grow(scene: &mut Scene<'_>) {
+    scene.tunnel("a").await;
+    assert_eq!(ok(scene.store.access().await).last_snapshot, 0);
+    let changes = scene.store.changes();
+    for (noted, kept) in [(5, 5), (9, 9), (7, 9)] {
+        ok(scene.store.note_snapshot(noted).await);
+        assert_eq!(ok(scene.store.access().await).last_snapshot, kept);
+    }
+    assert!(!changes.has_changed().unwrap_or(true), "it is no change");
+}

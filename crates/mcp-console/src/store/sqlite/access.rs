@@ -2,11 +2,12 @@
 
 use sqlx::sqlite::SqliteRow;
 
-use super::{SqliteStore, Transaction, failed, gateways, keys, tunnels};
+use super::row::{corrupt, number};
+use super::{SqliteStore, Transaction, failed, gateways, keys, run, tunnels};
 use crate::store::{AccessRows, StoreError};
 
 pub(super) async fn rows(store: &SqliteStore) -> Result<AccessRows, StoreError> {
-    // One transaction: all four queries see the same moment.
+    // One transaction: all queries see the same moment.
     let mut transaction = store.read().await?;
     Ok(AccessRows {
         tunnels: all(
@@ -36,7 +37,29 @@ pub(super) async fn rows(store: &SqliteStore) -> Result<AccessRows, StoreError> 
             keys::caller_key_of,
         )
         .await?,
+        last_snapshot: last_snapshot(&mut transaction).await?,
     })
+}
+
+/// Writes the number down, in silence: nothing that edges judge by has changed.
+pub(super) async fn note_snapshot(store: &SqliteStore, number: u64) -> Result<(), StoreError> {
+    let number = i64::try_from(number).map_err(|error| corrupt("number", error))?;
+    let mut transaction = store.begin().await?;
+    let note = sqlx::query(
+        "INSERT INTO snapshots (one, number) VALUES (1, ?)
+         ON CONFLICT (one) DO UPDATE SET number = MAX(number, excluded.number)",
+    )
+    .bind(number);
+    run(&mut transaction, note).await?;
+    transaction.commit().await.map_err(failed)
+}
+
+async fn last_snapshot(transaction: &mut Transaction) -> Result<u64, StoreError> {
+    let row = sqlx::query("SELECT number FROM snapshots")
+        .fetch_optional(&mut **transaction)
+        .await
+        .map_err(failed)?;
+    row.map_or(Ok(0), |row| number(&row, "number"))
 }
 
 async fn all<T>(

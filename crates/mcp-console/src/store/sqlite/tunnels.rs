@@ -1,6 +1,7 @@
 //! Tunnels, tokens and the audit.
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use mcp_tunnel_auth::{Approval, CallerAuth, MasterKeyId, TunnelId, WorkspaceId};
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
@@ -200,6 +201,19 @@ impl TunnelStore for SqliteStore {
         .map_err(failed)?;
         let rows = rows.iter().map(audit_of).collect::<Result<_, _>>()?;
         Ok(Listed::cut(rows, listing.limit))
+    }
+
+    async fn note_snapshot(&self, number: u64) -> Result<(), StoreError> {
+        super::access::note_snapshot(self, number).await
+    }
+
+    async fn forget_audit(&self, before: Timestamp) -> Result<u64, StoreError> {
+        let mut transaction = self.begin().await?;
+        let delete = sqlx::query("DELETE FROM audit WHERE at < ?").bind(before.as_millisecond());
+        let forgotten = run(&mut transaction, delete).await?.rows_affected();
+        // Nobody waits for news of it.
+        transaction.commit().await.map_err(failed)?;
+        Ok(forgotten)
     }
 
     async fn access(&self) -> Result<AccessRows, StoreError> {
