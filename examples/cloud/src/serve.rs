@@ -43,6 +43,7 @@ pub(crate) async fn run(data: Option<&Path>, args: &ServeArgs) -> Result<(), Fai
     let certificates = Certificates::prepare(&data, args)?;
     let plan = Plan::new(args, &listeners, &certificates)?;
     let (store, console) = console::open(&data, args, &plan).await?;
+    certificates.follow(console.snapshots());
     let edge = edge_of(args, &plan);
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();

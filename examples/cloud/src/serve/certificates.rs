@@ -3,19 +3,20 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use mcp_tunnel_auth::{DomainName, HostName};
+use mcp_tunnel_auth::{AccessSnapshot, DomainName, HostName};
 use mcp_tunnel_transport::local_ca::{LocalCa, LocalCaError};
 use mcp_tunnel_transport::tls::spki_sha256;
 use rustls::client::verify_server_name;
-use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
+use rustls::server::{ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use secrecy::SecretString;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -24,43 +25,18 @@ use crate::data::{DataFolder, read_secret};
 use crate::failure::Failure;
 use crate::out::say;
 
+mod shown;
+
+use shown::Shown;
+
 /// What is shown, and how others come to trust it.
 #[derive(Clone)]
 pub(crate) struct Certificates {
-    current: Arc<Current>,
+    shown: Arc<Shown>,
     /// `None` with the operator's own certificate.
     authority: Option<Arc<LocalCa>>,
     /// What tokens pin, and the file that others trust, where the CA is a private one.
     private: Option<([u8; 32], PathBuf)>,
-}
-
-/// One certificate for every name, and for none: an unknown name gets no alert, so that
-/// nobody can ask which names there are.
-#[derive(Debug)]
-struct Current(RwLock<Arc<CertifiedKey>>);
-
-impl ResolvesServerCert for Current {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.get())
-    }
-}
-
-impl Current {
-    fn get(&self) -> Arc<CertifiedKey> {
-        Arc::clone(
-            &self
-                .0
-                .read()
-                .unwrap_or_else(std::sync::PoisonError::into_inner),
-        )
-    }
-
-    fn set(&self, key: Arc<CertifiedKey>) {
-        *self
-            .0
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = key;
-    }
 }
 
 impl Certificates {
@@ -72,7 +48,12 @@ impl Certificates {
     }
 
     pub(super) fn resolver(&self) -> Arc<dyn ResolvesServerCert> {
-        Arc::clone(&self.current) as _
+        Arc::clone(&self.shown) as _
+    }
+
+    /// Tunnels of `snapshots` get certificates of their own where they need them.
+    pub(super) fn follow(&self, snapshots: watch::Receiver<Arc<AccessSnapshot>>) {
+        self.shown.follow(snapshots);
     }
 
     pub(super) fn ca_pin(&self) -> Option<[u8; 32]> {
@@ -89,7 +70,7 @@ impl Certificates {
         domain: &DomainName,
         public: &HostName,
     ) -> Result<Option<HostName>, Failure> {
-        let shown = self.current.get();
+        let shown = self.shown.wildcard();
         let leaf = shown.end_entity_cert().map_err(Failure::internal)?;
         let parsed = ParsedCertificate::try_from(leaf).map_err(Failure::internal)?;
         let covers = |name: &HostName| {
@@ -123,7 +104,7 @@ impl Certificates {
             }
             match leaf_of(authority) {
                 Ok(leaf) => {
-                    self.current.set(leaf);
+                    self.shown.renew(leaf);
                     info!("the edge's certificate was renewed");
                 }
                 Err(failure) => warn!(%failure, "the edge's certificate was not renewed"),
@@ -154,18 +135,19 @@ impl Certificates {
         let shown = CertifiedKey::from_der(chain.clone(), key, &provider)
             .map_err(|error| wrong_key(error.into()))?;
         Ok(Self {
-            current: Arc::new(Current(RwLock::new(Arc::new(shown)))),
+            shown: Arc::new(Shown::new(Arc::new(shown))),
             authority: None,
             private: private_pin(&chain)?.map(|pin| (pin, chain_file.to_owned())),
         })
     }
 
     fn local(data: &DataFolder, domain: &DomainName) -> Result<Self, Failure> {
-        let authority = authority(data, domain)?;
+        let authority = Arc::new(authority(data, domain)?);
+        let shown = Shown::new(leaf_of(&authority)?).with_authority(Arc::clone(&authority));
         Ok(Self {
-            current: Arc::new(Current(RwLock::new(leaf_of(&authority)?))),
+            shown: Arc::new(shown),
             private: Some((authority.pin(), data.file(CA_CERTIFICATE))),
-            authority: Some(Arc::new(authority)),
+            authority: Some(authority),
         })
     }
 }

@@ -3,4 +3,5 @@
 mod cli;
 mod cloud;
 mod life;
+mod names;
 mod sdk;
