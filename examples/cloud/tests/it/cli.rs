@@ -54,7 +54,7 @@ fn each_error_of_configuration_is_2_and_names_its_cure() {
         ("public_dev_ingress", &["--data", data, "--dev-ingress", "0.0.0.0:1"]),
         ("wrong_dev_ingress", &["--data", data, "--dev-ingress", "127.0.0.1:1=a--b"]),
         ("wrong_public_edge", &["--data", data, "--public-edge", "edge.example.com"]),
-        ("wrong_domain", &["--data", data, "--domain", "under_score"]),
+        ("wrong_domain", &["--data", data, "--domain", "a..b"]),
         ("certificate_without_key", &["--data", data, "--tls-cert", file]),
         ("wrong_certificate", &[
             "--data", data, "--listen", FREE, "--edge-listen", FREE, "--ingress-listen", FREE,
