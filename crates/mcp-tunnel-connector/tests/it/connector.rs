@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use mcp_diagnostics::admin::{Metrics, Readiness};
+use mcp_tunnel_auth::{LinkCredential, LinkRefusal};
 use mcp_tunnel_connector::{Connector, ConnectorConfig, Event};
 use mcp_tunnel_proto::{CloseCode, Refusal, RefusalCode, ResetCode, StreamKind};
 use mcp_tunnel_transport::{Link, StreamError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
-use crate::edge::{CALL, Edge, answer, ca, config, connector, finish, key, open, servers, token};
+use crate::edge::{
+    CALL, Edge, answer, ca, config, connector, finish, key, open, servers, snapshot, token,
+};
 use crate::server::{Server, given_up};
 
 /// Both at once until the edge has a link and the connector says so.
@@ -20,6 +23,16 @@ async fn linked(edge: &mut Edge, connector: &mut Connector) -> Link {
 
 async fn active(connector: &mut Connector) {
     while !matches!(connector.next_event().await, Event::Active { .. }) {}
+}
+
+/// The event that ends the program.
+async fn ended(connector: &mut Connector) -> Event {
+    loop {
+        let event = connector.next_event().await;
+        if event.exit_code(false).is_some() {
+            return event;
+        }
+    }
 }
 
 /// Runs the connector beside what the test does.
@@ -106,15 +119,10 @@ async fn a_final_refusal_ends_the_program_with_3_and_a_cure() {
             .await;
         std::future::pending::<()>().await;
     };
-    let refused = async {
-        loop {
-            let event = connector.next_event().await;
-            if event.exit_code(false).is_some() {
-                break event;
-            }
-        }
+    let event = tokio::select! {
+        () = refuse => unreachable!(),
+        event = ended(&mut connector) => event,
     };
-    let event = tokio::select! { () = refuse => unreachable!(), event = refused => event };
     assert_eq!(event.exit_code(false), Some(3));
     assert!(
         event.to_string().contains(
@@ -122,6 +130,53 @@ async fn a_final_refusal_ends_the_program_with_3_and_a_cure() {
         ),
         "{event}"
     );
+}
+
+#[tokio::test]
+async fn a_proxy_that_ends_tls_in_between_is_noticed() {
+    let (edge, server) = (Edge::bind().await, Server::bind().await);
+    // The gateway trusts its certificate, as that of a proxy of its own network.
+    let proxy = Edge::bind().await;
+    let mut connector = connector(&proxy, server.address);
+    let token = token(proxy.address);
+    let relay = async {
+        let mut inside = proxy.handshake().await.unwrap();
+        let mut outside = edge.connect().await;
+        drop(tokio::io::copy_bidirectional(&mut inside, &mut outside).await);
+        std::future::pending::<()>().await;
+    };
+    let judge = async {
+        let incoming = edge.incoming().await;
+        let credential = LinkCredential::decode(incoming.credential()).unwrap();
+        let exporter = incoming.exporter().as_bytes();
+        let judged = snapshot(&token).judge_link(&credential, &token.edge_name, exporter);
+        assert_eq!(judged, Err(LinkRefusal::Intercepted));
+        let refusal = Refusal::new(RefusalCode::INTERCEPTED, "");
+        incoming.refuse(refusal).await;
+        std::future::pending::<()>().await;
+    };
+    let event = tokio::select! {
+        () = relay => unreachable!(),
+        () = judge => unreachable!(),
+        event = ended(&mut connector) => event,
+    };
+    assert_eq!(event.exit_code(false), Some(3));
+    assert!(
+        event
+            .to_string()
+            .contains("something between gateway and edge ends TLS"),
+        "{event}"
+    );
+    // The same credential would be good without the proxy.
+    let mut connector = self::connector(&edge, server.address);
+    let direct = async {
+        let incoming = edge.incoming().await;
+        let credential = LinkCredential::decode(incoming.credential()).unwrap();
+        let exporter = incoming.exporter().as_bytes();
+        snapshot(&token).judge_link(&credential, &token.edge_name, exporter)
+    };
+    let judged = while_serving(&mut connector, direct).await;
+    assert!(judged.is_ok(), "{judged:?}");
 }
 
 #[tokio::test]

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use mcp_tunnel_auth::{
-    DomainLabel, DomainName, GatewayKey, HostName, LinkCredential, MasterKey, TokenId, TunnelId,
-    TunnelToken,
+    AccessSnapshot, Approval, DomainLabel, DomainName, GatewayKey, HostName, LinkCredential,
+    MasterKey, TokenAccess, TokenId, TunnelAccess, TunnelId, TunnelToken, WorkspaceId,
 };
 use mcp_tunnel_connector::{Connector, ConnectorConfig, McpServer, ServerConfig, ServerSet};
 use mcp_tunnel_proto::{OpenHeader, RouteName, StreamKind};
@@ -99,6 +99,15 @@ impl Edge {
         incoming
     }
 
+    /// A connection to it under its own name, as a gateway or whoever poses as one makes it.
+    pub(crate) async fn connect(&self) -> tokio_rustls::client::TlsStream<TcpStream> {
+        let config = tls::client_config(tls::Trust::PinnedCa(ca().pin())).unwrap();
+        let name = format!("edge.{DOMAIN}").try_into().unwrap();
+        let socket = TcpStream::connect(self.address).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(config);
+        connector.connect(name, socket).await.unwrap()
+    }
+
     pub(crate) async fn admit(&mut self) -> Link {
         let (link, driver) = self.incoming().await.admit().unwrap();
         self.drivers.spawn(driver.run());
@@ -122,6 +131,16 @@ pub(crate) fn token(edge: SocketAddr) -> TunnelToken {
         (host, edge.port()),
     )
     .with_ca_pin(ca().pin())
+}
+
+/// What the console lets in: every gateway that holds the token.
+pub(crate) fn snapshot(token: &TunnelToken) -> AccessSnapshot {
+    let workspace = WorkspaceId::parse("home").unwrap();
+    let mut tunnel = TunnelAccess::new(token.tunnel_id, workspace, token.label.clone());
+    tunnel.approval = Approval::Auto;
+    let public = MasterKey::from_bytes([1; 32]).token_public_key(&token.token_id);
+    tunnel.tokens = vec![TokenAccess::new(token.token_id, public)];
+    AccessSnapshot::new(1, 0, vec![tunnel], vec![]).unwrap()
 }
 
 pub(crate) fn servers(texts: &[&str]) -> ServerConfig {
