@@ -149,6 +149,9 @@ fn lock(folder: &Path) -> Result<File, Failure> {
     }
 }
 
+/// The console's database in the folder.
+pub(crate) const DATABASE: &str = "console.db";
+
 #[cfg(test)]
 mod tests {
     use super::*;

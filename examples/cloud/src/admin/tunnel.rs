@@ -132,7 +132,7 @@ fn attach(cloud: &Cloud, tunnel: &Tunnel, token: &TunnelToken) {
         token.tunnel_token.expose_secret()
     );
     say!();
-    say!("It prints a code and waits. Then, here:");
+    say!("It prints a code and waits, unless it is approved already. Then, here:");
     say!();
     say!("  {} connection approve CODE", cloud.called_as);
     say!();

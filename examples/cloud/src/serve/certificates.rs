@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::args::ServeArgs;
-use crate::data::{DataFolder, read_secret};
+use crate::data::{DATABASE, DataFolder, read_secret};
 use crate::failure::Failure;
 use crate::out::say;
 
@@ -163,6 +163,15 @@ fn authority(data: &DataFolder, domain: &DomainName) -> Result<LocalCa, Failure>
     let now = SystemTime::now();
     let certificate = data.file(CA_CERTIFICATE);
     let Ok(pem) = std::fs::read_to_string(&certificate) else {
+        // A first start that was cut short has no database yet; later a new key would end
+        // every token that pins this one.
+        if data.file(CA_KEY).exists() && data.file(DATABASE).exists() {
+            return Err(Failure::wrong(
+                format_args!("{} is missing", certificate.display()),
+                "put it back from a copy; or move ca.key away for a new CA, and start every \
+                 gateway with its token as `mcp-cloud tunnel token` shows it then",
+            ));
+        }
         let authority = LocalCa::generate(domain.as_str(), now).map_err(Failure::internal)?;
         // The key first: a certificate without its key would not be made again.
         data.write(

@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::plan::Plan;
 use crate::args::ServeArgs;
-use crate::data::{DataFolder, Origin, read_secret};
+use crate::data::{DATABASE, DataFolder, Origin, read_secret};
 use crate::failure::Failure;
 use crate::out::say;
 
@@ -24,7 +24,7 @@ pub(super) async fn open(
     if args.auto_approve {
         config = config.with_approval(mcp_tunnel_auth::Approval::Auto);
     }
-    let file = data.file("console.db");
+    let file = data.file(DATABASE);
     let unusable = |error| {
         Failure::usage(
             anyhow::Error::new(error).context(format!("opening {}", file.display())),

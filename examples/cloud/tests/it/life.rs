@@ -96,6 +96,29 @@ fn a_start_that_was_killed_half_way_is_finished_by_the_next() {
 }
 
 #[test]
+fn a_lost_certificate_of_the_authority_replaces_no_key() {
+    let folder = Folder::new();
+    folder.start(&[]).kill();
+    let key = folder.path().join("ca.key");
+    let before = std::fs::read_to_string(&key).unwrap();
+    std::fs::remove_file(folder.path().join("ca.pem")).unwrap();
+    let refused = folder.run(&[
+        "--listen",
+        "127.0.0.1:0",
+        "--edge-listen",
+        "127.0.0.1:0",
+        "--ingress-listen",
+        "127.0.0.1:0",
+    ]);
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
+    let told = errors(&refused);
+    assert!(told.contains("put it back from a copy"), "{told}");
+    assert_eq!(std::fs::read_to_string(&key).unwrap(), before);
+    std::fs::remove_file(key).unwrap();
+    folder.start(&[]).kill();
+}
+
+#[test]
 fn a_key_that_others_can_read_is_refused() {
     let folder = Folder::new();
     folder.start(&[]).kill();
