@@ -21,7 +21,22 @@
 //! `README.md` of this crate lists where ours differs on purpose.
 //!
 //! What it does not do: it isolates nothing (an executor does), and it decides
-//! nothing about permissions (the server does).
+//! nothing about permissions (the server does). Bash needs a backend that gives a
+//! command input; the file tools need `exec` and `put` only.
+//!
+//! ```
+//! use mcp_sandbox_tools::files;
+//!
+//! // What the helper inside a sandbox does with a request.
+//! let places = r#"{"working_dir":"/","allowed_roots":[],"read_only_roots":[]}"#;
+//! let request = format!(r#"{{"places":{places},"call":{{"glob":{{"pattern":"/etc/*"}}}}}}"#);
+//! let mut answer = Vec::new();
+//! files::serve(&request, &mut answer)?;
+//! assert!(String::from_utf8_lossy(&answer).contains("glob: absolute pattern not permitted"));
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
+//! It has no cargo features.
 #![forbid(unsafe_code)]
 
 pub mod files;

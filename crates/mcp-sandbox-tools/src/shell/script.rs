@@ -67,7 +67,7 @@ impl Identity {
 /// The lines that make the shell ours, and give it a state.
 ///
 /// A child that is killed before it has become a program may still run the EXIT trap: that is why it looks who it is, by syntax,
-/// since a command there makes bash complain.
+/// since a command there makes bash complain. (With any EXIT trap, bash now and then takes such a child for one that succeeded.)
 pub(super) fn set_up(identity: &Identity, state: &State, nonce: &str) -> String {
     let same = |descriptor: u8, inode: Option<u64>| match inode {
         Some(inode) => {

@@ -678,7 +678,7 @@ fn bash(dice: &mut Dice) -> Case {
         "false",
         "true",
         "no-such-command",
-        "sleep 60 & echo started; kill $!; wait $!; echo $?",
+        "sleep 60 & sleep 0.2; echo started; kill $!; wait $!; echo $?",
         "A=(1 2); echo ${A[1]} ${#A[@]}",
         "cat <<E\nhere $X\nE",
         "for i in 1 2; do echo $i; done | tail -1",

@@ -311,3 +311,37 @@ async fn wrong_input_is_answered() {
     );
     assert_eq!(Agent::good(&agent.bash("echo $GIVEN").await), "1");
 }
+
+#[tokio::test]
+async fn odd_values_survive_a_new_bash() {
+    let agent = Agent::new();
+    let values = [
+        "",
+        " ",
+        "a'b",
+        "\"$HOME\" `id` $(id) ${X}",
+        "\\",
+        "\\n\\\\",
+        "line\nline\n",
+        "tab\tand\u{1}\u{1b}[0m\u{7f}",
+        "\u{e9}\u{1f600}\u{feff}",
+        "-n",
+        "!x ^y ~ * ? [a] {a,b} #",
+        "declare -x FORGED=\"1\"",
+        "\ndeclare -x FORGED=\"1\"\n",
+        "$'a\\'b'",
+        ") (",
+        "]=x",
+    ];
+    let quoted = values.map(|value| format!("'{}'", value.replace('\'', r"'\''")));
+    let mut script = format!("ALL=({})\ndeclare -A KEYS\n", quoted.join(" "));
+    for (number, value) in quoted.iter().enumerate() {
+        script.push_str(&format!("V{number}={value}\nKEYS[k{value}]={value}\n"));
+    }
+    Agent::good(&agent.bash(&script).await);
+    let show = "for ((i = 0; i < ${#ALL[@]}; i++)); do n=V$i; printf '%q %q %q\\n' \"${!n}\" \"${ALL[i]}\" \"${KEYS[k${ALL[i]}]}\"; done; echo ${FORGED-none}";
+    let before = Agent::good(&agent.bash(show).await);
+    assert_eq!(before.lines().count(), values.len() + 1);
+    Agent::bad(&agent.bash("kill -9 $$").await);
+    assert_eq!(Agent::good(&agent.bash(show).await), before);
+}
