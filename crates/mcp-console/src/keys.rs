@@ -28,6 +28,8 @@ impl ApiKeys {
 
     /// Makes `key` known, unless it is: the first start of a program draws a key, keeps it
     /// in a file and calls this at every start, so that no order of crashes loses it.
+    /// Keys with fewer permissions, such as one that may approve gateways and nothing else,
+    /// are made the same way: no route makes API keys, so that none can give itself more.
     ///
     /// # Errors
     /// The store's.

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use mcp_diagnostics::telemetry::{LogFormat, LogLevel};
+use mcp_diagnostics::telemetry::{LogFormat, LogLevel, chain};
 use mcp_tunnel_auth::{CredentialKind, RouteName};
-use mcp_tunnel_connector::McpServer;
+use mcp_tunnel_connector::{McpServer, ServerError};
 use mcp_tunnel_transport::EdgeAddress;
 use secrecy::SecretString;
 
@@ -56,7 +56,7 @@ pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 
-    #[arg(long, value_name = "SERVER", help = SERVER_HELP, long_help = SERVER_LONG_HELP, global = true)]
+    #[arg(long, value_name = "SERVER", help = SERVER_HELP, long_help = SERVER_LONG_HELP, value_parser = mcp_server, global = true)]
     pub(crate) mcp_server: Vec<McpServer>,
 
     /// Let the server of this NAME see the public Host and Origin instead of its own
@@ -138,6 +138,12 @@ pub(crate) fn secret_in(argument: &str) -> Option<String> {
         .and_then(|(_, rest)| Some(rest.rsplit_once('@')?.0));
     user.or_else(|| CredentialKind::recognise(value).map(|_| value))
         .map(str::to_owned)
+}
+
+/// An error with its causes: clap shows none, and the rule that a name breaks is one.
+fn mcp_server(text: &str) -> Result<McpServer, String> {
+    text.parse()
+        .map_err(|error: ServerError| chain(&error).to_string())
 }
 
 fn admin(text: &str) -> Result<SocketAddr, &'static str> {

@@ -96,6 +96,7 @@ mod tests {
             &[server, "localhost"],
             &[server, "3000", server, "3001"],
             &[server, "a=3000", server, "a=3001"],
+            &[server, "ab=3000"],
             &[server, "http://user:secret@host:80"],
             &[server, "x=stdio:npx server"],
             &[
