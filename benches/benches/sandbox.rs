@@ -1,7 +1,11 @@
 //! Sandboxes beside fork and exec, bubblewrap and `docker run`: medians of one run.
 //!
 //! As root it measures itself again as an ordinary user.
-#![expect(missing_docs, clippy::print_stdout, reason = "a program that prints a table")]
+#![expect(
+    missing_docs,
+    clippy::print_stdout,
+    reason = "a program that prints a table"
+)]
 
 use std::env;
 use std::fs;
@@ -24,7 +28,10 @@ const AS_USER: &str = "BENCH_AS_USER";
 
 fn main() -> Result<()> {
     mcp_sandbox_linux::enter_helper();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     let as_user = env::var_os(AS_USER).is_some();
     if !as_user {
         let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
@@ -35,7 +42,12 @@ fn main() -> Result<()> {
     if !as_user && is_root() {
         let copy = env::temp_dir().join("bench-sandbox");
         fs::copy(env::current_exe()?, &copy)?;
-        let status = Process::new(&copy).env(AS_USER, "1").uid(USER).gid(USER).current_dir("/").status()?;
+        let status = Process::new(&copy)
+            .env(AS_USER, "1")
+            .uid(USER)
+            .gid(USER)
+            .current_dir("/")
+            .status()?;
         fs::remove_file(&copy)?;
         anyhow::ensure!(status.success(), "the run as a user");
     }
@@ -48,8 +60,22 @@ fn is_root() -> bool {
 
 /// What others take to run `/bin/true` once.
 fn peers() {
-    let bwrap = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs",
-        "/tmp", "--die-with-parent", "--new-session", "/bin/true"];
+    let bwrap = [
+        "bwrap",
+        "--unshare-all",
+        "--ro-bind",
+        "/",
+        "/",
+        "--dev",
+        "/dev",
+        "--proc",
+        "/proc",
+        "--tmpfs",
+        "/tmp",
+        "--die-with-parent",
+        "--new-session",
+        "/bin/true",
+    ];
     let docker = ["docker", "run", "--rm", "--network=none", "bb", "/bin/true"];
     for (name, argv, rounds) in [
         ("fork+exec /bin/true", &["/bin/true"][..], ROUNDS),
@@ -59,7 +85,12 @@ fn peers() {
         let mut times = Vec::new();
         for _ in 0..rounds {
             let started = Instant::now();
-            let quiet = Process::new(argv[0]).args(&argv[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+            let quiet = Process::new(argv[0])
+                .args(&argv[1..])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status();
             if !quiet.is_ok_and(|status| status.success()) {
                 break;
             }
@@ -97,7 +128,9 @@ async fn sandbox() -> Result<()> {
         ("bash tool, builtin", "bash", json!({"command": ":"})),
         ("read tool", "read", json!({"file_path": "f"})),
     ] {
-        tools.call("write", &json!({"file_path": "f", "content": "x"})).await?;
+        tools
+            .call("write", &json!({"file_path": "f", "content": "x"}))
+            .await?;
         tools.call(tool, &input).await?;
         let mut times = Vec::new();
         for _ in 0..ROUNDS {
@@ -116,8 +149,16 @@ async fn sandbox() -> Result<()> {
         let executor = executor.clone();
         tasks.spawn(async move { executor.create(SandboxSpec::new()).await });
     }
-    let fifty = tasks.join_all().await.into_iter().collect::<Result<Vec<_>, _>>()?;
-    println!("{:<32} {:>8.2} ms in all", "50 creates at once", millis(started.elapsed()));
+    let fifty = tasks
+        .join_all()
+        .await
+        .into_iter()
+        .collect::<Result<Vec<_>, _>>()?;
+    println!(
+        "{:<32} {:>8.2} ms in all",
+        "50 creates at once",
+        millis(started.elapsed())
+    );
     memory(executor.launcher_pid())?;
     for sandbox in fifty {
         sandbox.destroy().await?;
@@ -136,11 +177,15 @@ fn memory(launcher: i32) -> Result<()> {
     let mut sizes = Vec::new();
     for entry in fs::read_dir("/proc")?.flatten() {
         let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1));
+        let parent = stat
+            .rsplit_once(')')
+            .and_then(|(_, rest)| rest.split_whitespace().nth(1));
         if parent == Some(&launcher.to_string()) {
             let rollup = fs::read_to_string(entry.path().join("smaps_rollup")).unwrap_or_default();
             let pss = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
-            sizes.extend(pss.and_then(|text| text.trim().trim_end_matches(" kB").parse::<u64>().ok()));
+            sizes.extend(
+                pss.and_then(|text| text.trim().trim_end_matches(" kB").parse::<u64>().ok()),
+            );
         }
     }
     sizes.sort_unstable();
@@ -159,7 +204,11 @@ async fn timed<T>(future: impl Future<Output = T>) -> (T, Duration) {
 
 fn print(name: &str, mut times: Vec<Duration>) {
     times.sort_unstable();
-    match (times.first(), times.get(times.len() / 2), times.get(times.len() * 95 / 100)) {
+    match (
+        times.first(),
+        times.get(times.len() / 2),
+        times.get(times.len() * 95 / 100),
+    ) {
         (Some(min), Some(p50), Some(p95)) => println!(
             "{name:<32} {:>8.2} ms p50 {:>8.2} p95 {:>8.2} min",
             millis(*p50),
