@@ -1,11 +1,7 @@
 //! Sandboxes beside fork and exec, bubblewrap and `docker run`: medians of one run.
 //!
 //! As root it measures itself again as an ordinary user.
-#![expect(
-    missing_docs,
-    clippy::print_stdout,
-    reason = "a program that prints a table"
-)]
+#![expect(clippy::print_stdout, reason = "a program that prints a table")]
 
 use std::env;
 use std::fs;
