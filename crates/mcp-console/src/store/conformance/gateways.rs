@@ -1,7 +1,8 @@
 //! Cases of gateways.
 
 use mcp_tunnel_auth::{
-    Announcement, ApprovalCode, DownReason, GatewayKey, LinkRefusal, LinkReportKind, TunnelId,
+    Announcement, ApprovalCode, DownReason, GatewayKey, LinkRefusal, LinkReportKind, RouteName,
+    TunnelId,
 };
 
 use super::scene::{Scene, fingerprint, home, ok, pending, refused, time};
@@ -256,31 +257,36 @@ pub(super) async fn a_code_outlives_the_end_of_an_older_link(scene: &mut Scene<'
 
 pub(super) async fn a_check_does_not_speak_for_the_gateway(scene: &mut Scene<'_>) {
     let tunnel = scene.automatic_tunnel("a").await.id;
-    let older = scene.report(tunnel, 1, LinkReportKind::Up);
+    let announce = |version: &str, routes| {
+        Announcement::new(version, "host", routes).unwrap_or_else(|error| panic!("{error}"))
+    };
+    let mut older = scene.report(tunnel, 1, LinkReportKind::Up);
+    older.announcement = announce("1.0.0", vec![RouteName::default()]);
     let live = scene.report(tunnel, 1, LinkReportKind::Up);
     let mut check = scene.report(tunnel, 1, LinkReportKind::Up);
-    check.announcement =
-        Announcement::new("9.9.9", "host", Vec::new()).unwrap_or_else(|error| panic!("{error}"));
+    check.announcement = announce("9.9.9", Vec::new());
     check.remote_address = ([192, 0, 2, 99], 1).into();
     for report in [&older, &live] {
         let fresh = scene.fresh();
         ok(scene.store.observe(report, fresh).await);
     }
     let said = gateways(scene, tunnel).await.remove(0);
+    assert_eq!(said.version.as_deref(), Some("1.2.3"));
     let reason = DownReason::Closed;
-    for mut report in [check.clone(), check, older] {
+    let down = LinkReportKind::Down { reason };
+    for (mut report, kind) in [
+        (older, down),
+        (check.clone(), LinkReportKind::Up),
+        (check, down),
+    ] {
+        (report.kind, report.at_ms) = (kind, scene.tick());
         let fresh = scene.fresh();
         ok(scene.store.observe(&report, fresh).await);
-        report.kind = LinkReportKind::Down { reason };
-        report.at_ms = scene.tick();
-        ok(scene.store.observe(&report, fresh).await);
+        let mut now = gateways(scene, tunnel).await.remove(0);
+        assert!(now.last_seen_at > said.last_seen_at);
+        now.last_seen_at = said.last_seen_at;
+        assert_eq!(now, said);
     }
-    let mut now = gateways(scene, tunnel).await.remove(0);
-    assert!(now.last_seen_at > said.last_seen_at);
-    now.last_seen_at = said.last_seen_at;
-    // The older link came up once more above, and spoke.
-    now.connected_at = said.connected_at;
-    assert_eq!(now, said);
 }
 
 pub(super) async fn the_audit_of_automatic_gateways_goes_with_them(scene: &mut Scene<'_>) {
