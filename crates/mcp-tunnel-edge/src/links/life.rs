@@ -351,8 +351,9 @@ fn refusal_of(error: &LinkError) -> Refusal {
             (RefusalCode::UNAVAILABLE, Some(Duration::from_secs(1)))
         }
     };
+    // The reason alone: the gateway knows the cure of each code, in words for where it runs.
     let text = match error {
-        LinkError::Refused(refusal) => format!("{refusal}; {}", refusal.cure()),
+        LinkError::Refused(refusal) => refusal.to_string(),
         other => other.to_string(),
     };
     let mut refusal = Refusal::new(code, text);
