@@ -1,8 +1,14 @@
 //! Killing families of processes.
 
 use std::fs;
+use std::thread;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+/// A killed process is gone within this time, unless the kernel itself is stuck in it.
+const TRIES: u32 = 1000;
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// A process as `/proc` shows it.
 #[derive(Clone, Copy, Debug)]
@@ -28,9 +34,10 @@ pub(crate) fn kill_tree(leader: i32) {
     signal(leader, Signal::KILL);
 }
 
-/// Kills every descendant of a process that adopts its orphans, and not itself.
+/// Kills every descendant of a process that adopts its orphans, and not itself, and
+/// waits until they are gone.
 pub(crate) fn kill_descendants(ancestor: i32) {
-    for _ in 0..16 {
+    for _ in 0..TRIES {
         let family = family(ancestor);
         if family.is_empty() {
             return;
@@ -38,6 +45,7 @@ pub(crate) fn kill_descendants(ancestor: i32) {
         for pid in family {
             signal(pid, Signal::KILL);
         }
+        thread::sleep(PAUSE);
     }
 }
 
