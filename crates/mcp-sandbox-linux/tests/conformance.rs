@@ -7,21 +7,12 @@
 
 #[path = "support/holdings.rs"]
 mod holdings;
+#[path = "support/suite.rs"]
+mod suite;
 
-use std::collections::BTreeSet;
 use std::env;
-use std::fs;
-use std::os::unix::process::CommandExt as _;
-use std::process::Command;
 
-use mcp_sandbox_conformance::{LocalHost, Suite};
-use mcp_sandbox_executor::Executor as _;
-use mcp_sandbox_linux::{Config, LinuxExecutor, Tier};
-
-/// Set in the process that runs as an ordinary user.
-const AS_USER: &str = "CONFORMANCE_AS_USER";
-/// A user id that nobody has.
-const USER: u32 = 60_123;
+use mcp_sandbox_linux::Tier;
 
 fn main() {
     mcp_sandbox_linux::enter_helper();
@@ -32,113 +23,5 @@ fn main() {
     let filter = env::args()
         .nth(1)
         .filter(|argument| !argument.starts_with('-'));
-    // The run as an ordinary user is part of the first one.
-    let _alone = env::var_os(AS_USER).is_none().then(holdings::alone);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build();
-    let runtime = runtime.unwrap();
-    runtime.block_on(suite(filter.as_deref(), Tier::T1));
-    runtime.block_on(suite(filter.as_deref(), Tier::T3));
-    if rustix::process::geteuid().is_root() && env::var_os(AS_USER).is_none() {
-        as_ordinary_user(filter.as_deref());
-    }
-}
-
-async fn suite(filter: Option<&str>, strongest: Tier) {
-    let state = tempfile::tempdir().unwrap();
-    // At T3 commands reach their workspace by its path.
-    use std::os::unix::fs::PermissionsExt as _;
-    fs::set_permissions(state.path(), fs::Permissions::from_mode(0o711)).unwrap();
-    let config = Config::new().with_state_dir(state.path()).unwrap();
-    let config = config.dangerous_strongest_tier(strongest);
-    let executor = match LinuxExecutor::start(config).await {
-        Ok(executor) => executor,
-        Err(error) => return skip(&format!("no sandbox can be made here: {error}")),
-    };
-    let report = executor.report();
-    println!(
-        "tier {}; not stronger because: {:?}",
-        report.tier, report.fell
-    );
-    for layer in &report.layers {
-        println!("  {:<14} {:?}: {}", layer.name, layer.state, layer.detail);
-    }
-    let host = LocalHost::start()
-        .unwrap()
-        .with_holdings(holdings::holdings);
-    let mut suite = Suite::new(&executor).with_host(&host);
-    if let Some(text) = filter {
-        suite = suite.only(text);
-    }
-    let outcome = suite.run().await;
-    println!("{outcome}");
-    assert!(outcome.passed());
-    assert_eq!(outcome.not_observable().count(), 0);
-    if filter.is_none() {
-        let skipped = outcome
-            .skipped()
-            .map(|case| case.id)
-            .collect::<BTreeSet<_>>();
-        let freezer = executor.capabilities().persistence.suspend;
-        assert_eq!(
-            skipped,
-            expected_skips(report.tier, freezer),
-            "skips must be explained"
-        );
-    }
-    for name in executor.workspaces().await.unwrap() {
-        executor.delete_workspace(&name).await.unwrap();
-    }
-    assert!(
-        fs::read_dir(state.path().join("workspaces"))
-            .unwrap()
-            .next()
-            .is_none()
-    );
-}
-
-/// What a weaker tier cannot do: no control groups.
-fn expected_skips(tier: Tier, freezer: bool) -> BTreeSet<&'static str> {
-    let mut skips = BTreeSet::new();
-    if tier != Tier::T1 {
-        skips.extend(["R02", "R03"]);
-    }
-    if tier == Tier::T3 {
-        // No file system of its own, no /proc and no host name of its own.
-        skips.extend(["F08", "L04", "P01", "P02", "P03", "R04", "R05", "R16"]);
-        if !rustix::process::geteuid().is_root() {
-            skips.insert("R01");
-        }
-    }
-    if !freezer {
-        skips.insert("S05");
-    }
-    skips
-}
-
-fn as_ordinary_user(filter: Option<&str>) {
-    let dir = tempfile::tempdir().unwrap();
-    let copy = dir.path().join("conformance");
-    fs::copy(env::current_exe().unwrap(), &copy).unwrap();
-    for path in [dir.path(), &copy] {
-        use std::os::unix::fs::PermissionsExt as _;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-    }
-    println!("again as user {USER}");
-    let mut command = Command::new(&copy);
-    command
-        .args(filter)
-        .env(AS_USER, "1")
-        .current_dir("/")
-        .uid(USER)
-        .gid(USER);
-    assert!(command.status().unwrap().success());
-}
-
-/// Where everything is required a skip is a failure.
-fn skip(why: &str) {
-    assert!(env::var_os("CI_REQUIRE_ALL").is_none(), "{why}");
-    println!("SKIPPED conformance: {why}");
+    suite::run_here(filter.as_deref(), &[Tier::T1, Tier::T3]);
 }

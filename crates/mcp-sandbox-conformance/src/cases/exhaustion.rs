@@ -191,7 +191,7 @@ async fn daemon(context: &Context<'_>) -> Result {
 async fn zombies(context: &Context<'_>) -> Result {
     let sandbox = context.sandbox().await?;
     context.need_proc(&*sandbox).await?;
-    let got = attempt_in(&*sandbox, "zombies", &["500"]).await?.text();
+    let got = attempt_in(&*sandbox, "zombies", &["100"]).await?.text();
     ensure!(got.starts_with("held"), "{got} zombies");
     finish(sandbox).await
 }
