@@ -91,6 +91,13 @@ impl Case {
         let verdict = match timeout(limit, (self.body)(context)).await {
             Ok(Ok(note)) => Verdict::Passed(note),
             Ok(Err(Stop::Skip(why))) => Verdict::Skipped(why),
+            // What a backend says that it does not do is not a fault; how much, the caller judges.
+            Ok(Err(Stop::Create(CreateError::Unsupported { what }))) => {
+                Verdict::Skipped(format!("no {what}"))
+            }
+            Ok(Err(Stop::Sandbox(SandboxError::Unsupported { what }))) => {
+                Verdict::Skipped(format!("the backend cannot {what}"))
+            }
             Ok(Err(Stop::NotObservable)) => Verdict::NotObservable,
             Ok(Err(error)) => Verdict::Failed(chain(&error)),
             Err(_) => Verdict::Failed(format!("still running after {limit:?}")),
@@ -133,6 +140,11 @@ impl<'a> Context<'a> {
         } else {
             Err(Stop::Skip(crate::lacks(what, &self.capabilities)))
         }
+    }
+
+    /// Skips the case unless commands can be watched while they run.
+    pub(crate) fn need_streaming(&self) -> Result<()> {
+        self.need(self.capabilities.streaming, "running commands to watch")
     }
 
     /// Skips the case where commands have no `/proc` of their own.

@@ -18,6 +18,9 @@ pub struct Capabilities {
     pub network: Vec<NetworkKind>,
     /// What survives of a sandbox, and how.
     pub persistence: Persistence,
+    /// A command's events come while it runs. Without it `exec` answers when the
+    /// command has ended (see [`Completed`](crate::Completed)).
+    pub streaming: bool,
     /// A running command can be given input.
     pub stdin: bool,
     /// A command can have a terminal.
@@ -44,6 +47,7 @@ impl Capabilities {
             limits: LimitSupport::default(),
             network: Vec::new(),
             persistence: Persistence::default(),
+            streaming: false,
             stdin: false,
             terminal: false,
             signals: false,

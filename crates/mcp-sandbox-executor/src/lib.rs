@@ -40,6 +40,7 @@
 #![forbid(unsafe_code)]
 
 mod capabilities;
+mod completed;
 mod error;
 mod process;
 mod sandbox;
@@ -48,6 +49,7 @@ mod spec;
 pub use capabilities::{
     Capabilities, Enforcement, FileHelper, Isolation, LimitSupport, NetworkKind, Persistence,
 };
+pub use completed::Completed;
 pub use error::{CreateError, SandboxError};
 pub use process::{
     Command, Exit, KillReason, Process, ProcessEvent, Program, Signal, Stdin, Terminal,

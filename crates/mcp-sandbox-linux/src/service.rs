@@ -251,6 +251,7 @@ impl Executor for LinuxExecutor {
         }
         all.persistence.workspaces = self.0.config.state_dir.is_some();
         all.persistence.suspend = *freezer;
+        all.streaming = true;
         all.stdin = true;
         all.terminal = true;
         all.signals = true;

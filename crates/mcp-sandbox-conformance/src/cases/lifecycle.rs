@@ -65,6 +65,7 @@ async fn destroyed(context: &Context<'_>) -> Result {
 }
 
 async fn destroyed_under(context: &Context<'_>) -> Result {
+    context.need_streaming()?;
     let sandbox = context.sandbox().await?;
     let mut process = sandbox
         .exec(Command::new(["sh", "-c", "echo up; sleep 60"]))
