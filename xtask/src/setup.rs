@@ -18,10 +18,15 @@ pub(crate) fn run() -> Result<()> {
     part("wasm32 target", || rust_target("wasm32-unknown-unknown"))?;
     part("npm tools", || npm("node"))?;
     part("MCP Inspector", || npm("inspector"))?;
-    part("Python tools", python)
+    part("Python tools", python)?;
+    part("openssl", || debian("openssl", "/usr/bin/openssl"))?;
+    // The documentation folder tells it from the dynamic busybox, which has the same path.
+    part("static busybox", || {
+        debian("busybox-static", "/usr/share/doc/busybox-static")
+    })
 }
 
-/// Installs what only the benchmarks need: Debian packages, where this user may, and a peer.
+/// Installs what only the benchmarks need: more Debian packages, and a peer.
 pub(crate) fn run_for_benches() -> Result<()> {
     part("sshd", || debian("openssh-server", "/usr/sbin/sshd"))?;
     part("valgrind", || debian("valgrind", "/usr/bin/valgrind"))?;
