@@ -52,7 +52,8 @@ pub use capabilities::{
 pub use completed::Completed;
 pub use error::{CreateError, SandboxError};
 pub use process::{
-    Command, Exit, KillReason, Process, ProcessEvent, Program, Signal, Stdin, Terminal,
+    Command, Exit, KillReason, Process, ProcessEvent, ProcessInput, Program, Signal, Stdin,
+    Terminal,
 };
 pub use sandbox::{Executor, Layer, LayerState, Sandbox, SandboxInfo};
 pub use spec::{

@@ -158,6 +158,13 @@ pub trait Process: Send {
         })
     }
 
+    /// Takes the command's input out of this handle, so that one task can write while another reads events: a command that
+    /// answers while it is still being written to would otherwise wait for ever. `None` where the backend cannot, or has no
+    /// open pipe to it.
+    fn take_stdin(&mut self) -> Option<Box<dyn ProcessInput>> {
+        None
+    }
+
     /// Ends the command's input.
     ///
     /// # Errors
@@ -275,4 +282,17 @@ pub enum Signal {
     Stop,
     /// SIGCONT
     Continue,
+}
+
+/// A command's input, apart from its other streams. Dropping it is the end of the input.
+#[async_trait]
+pub trait ProcessInput: Send {
+    /// Writes all of `bytes`.
+    ///
+    /// # Errors
+    /// [`SandboxError::Backend`]; a command that has closed its end is not an error.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: part of `bytes` may have been written.
+    async fn write(&mut self, bytes: Bytes) -> Result<(), SandboxError>;
 }

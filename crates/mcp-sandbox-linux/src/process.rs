@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use mcp_sandbox_executor::{
-    Exit, KillReason, Process, ProcessEvent, SandboxError, Signal, Terminal,
+    Exit, KillReason, Process, ProcessEvent, ProcessInput, SandboxError, Signal, Terminal,
 };
 use rustix::termios::{Winsize, tcsetwinsize};
 use tokio::io::unix::AsyncFd;
@@ -284,21 +284,15 @@ impl Process for LinuxProcess {
             what: "write to a closed input",
         };
         let input = self.streams.input.as_ref().ok_or(unsupported)?;
-        let mut rest = &bytes[..];
-        while !rest.is_empty() {
-            let mut guard = input
-                .writable()
-                .await
-                .map_err(|e| SandboxError::Backend(e.into()))?;
-            match guard.try_io(|fd| Ok(rustix::io::write(fd, rest)?)) {
-                Ok(Ok(written)) => rest = &rest[written..],
-                // The command has closed its end: its own business.
-                Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-                Ok(Err(error)) => return Err(SandboxError::Backend(error.into())),
-                Err(_would_block) => {}
-            }
+        write_all(input, &bytes).await
+    }
+
+    fn take_stdin(&mut self) -> Option<Box<dyn ProcessInput>> {
+        if self.streams.terminal {
+            return None;
         }
-        Ok(())
+        let input = self.streams.input.take()?;
+        Some(Box::new(Input(input)))
     }
 
     async fn close_stdin(&mut self) -> Result<(), SandboxError> {
@@ -409,4 +403,32 @@ fn number(signal: Signal) -> Option<i32> {
         Signal::Continue => libc::SIGCONT,
         _ => return None,
     })
+}
+
+/// A command's input, taken out of its process.
+struct Input(AsyncFd<OwnedFd>);
+
+#[async_trait]
+impl ProcessInput for Input {
+    async fn write(&mut self, bytes: Bytes) -> Result<(), SandboxError> {
+        write_all(&self.0, &bytes).await
+    }
+}
+
+async fn write_all(input: &AsyncFd<OwnedFd>, bytes: &[u8]) -> Result<(), SandboxError> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let mut guard = input
+            .writable()
+            .await
+            .map_err(|e| SandboxError::Backend(e.into()))?;
+        match guard.try_io(|fd| Ok(rustix::io::write(fd, rest)?)) {
+            Ok(Ok(written)) => rest = &rest[written..],
+            // The command has closed its end: its own business.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            Ok(Err(error)) => return Err(SandboxError::Backend(error.into())),
+            Err(_would_block) => {}
+        }
+    }
+    Ok(())
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use bytes::Bytes;
 use mcp_sandbox_executor::{
-    Command, Executor as _, Exit, KillReason, Limits, Network, Process, ProcessEvent, SandboxError,
-    SandboxSpec, Stdin,
+    Command, Executor as _, Exit, KillReason, Limits, Network, Process, ProcessEvent, ProcessInput,
+    SandboxError, SandboxSpec, Stdin,
 };
 use mcp_sandbox_linux::{Config, LinuxExecutor, Tier, drop_privileges};
 use tokio::io::AsyncReadExt as _;
@@ -63,9 +63,10 @@ async fn try_run(args: ExecArgs) -> anyhow::Result<u8> {
 
 /// Passes the streams through until the command ends.
 async fn follow(mut process: Box<dyn Process>) -> anyhow::Result<u8> {
-    let mut input = tokio::io::stdin();
-    let mut chunk = vec![0; 64 * 1024];
-    let mut open = !std::io::stdin().is_terminal();
+    let input = process.take_stdin();
+    // Apart from the outputs: a command may answer while it is still being written to.
+    let mut feeding = std::pin::pin!(feed(input));
+    let mut fed = false;
     loop {
         tokio::select! {
             event = process.next_event() => match event? {
@@ -78,15 +79,27 @@ async fn follow(mut process: Box<dyn Process>) -> anyhow::Result<u8> {
                 Some(_) => {}
                 None => anyhow::bail!("the command ended without a status"),
             },
-            read = input.read(&mut chunk), if open => match read {
-                Ok(count) if count > 0 => {
-                    process.write_stdin(Bytes::copy_from_slice(&chunk[..count])).await?;
-                }
-                _ => {
-                    open = false;
-                    process.close_stdin().await?;
-                }
-            },
+            done = &mut feeding, if !fed => {
+                done?;
+                fed = true;
+            }
+        }
+    }
+}
+
+/// Copies this program's input to the command's, and ends that with it.
+async fn feed(input: Option<Box<dyn ProcessInput>>) -> anyhow::Result<()> {
+    let Some(mut input) = input else {
+        return Ok(());
+    };
+    let mut own = tokio::io::stdin();
+    let mut chunk = vec![0; 64 * 1024];
+    loop {
+        match own.read(&mut chunk).await {
+            Ok(count) if count > 0 => {
+                input.write(Bytes::copy_from_slice(&chunk[..count])).await?;
+            }
+            _ => return Ok(()),
         }
     }
 }

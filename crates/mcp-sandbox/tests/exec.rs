@@ -100,7 +100,7 @@ fn input_and_both_outputs_pass_through() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let input = b"a\0\xff\n".repeat(50_000);
+    let input = b"a\0\xff\n".repeat(1_000_000);
     let mut stdin = child.stdin.take().unwrap();
     let copy = input.clone();
     let writer = std::thread::spawn(move || stdin.write_all(&copy).unwrap());
