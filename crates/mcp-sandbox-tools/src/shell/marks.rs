@@ -130,24 +130,26 @@ impl Marks {
     fn look_for_end(&mut self) {
         if self.fit.is_none() {
             let at = |kind: &[u8]| find(&self.held, &[self.needle.as_slice(), kind].concat());
-            let (at, fit) = match (at(b"r:"), at(b"b:")) {
-                (Some(at), _) => (at, Fit::Ready),
-                (None, Some(at)) => (at, Fit::Broken),
-                (None, None) => {
-                    // Nothing of it is output: the shell's state goes this way where there is one stream only.
-                    let keep = self.held.len().min(self.needle.len() + 2);
-                    self.held.drain(..self.held.len() - keep);
-                    return;
-                }
+            let ready = at(b"r:").map(|at| (at, Fit::Ready));
+            let broken = at(b"b:").map(|at| (at, Fit::Broken));
+            // The first verdict counts, however the stream was cut: a later one may be a script's.
+            let first = ready.into_iter().chain(broken).min_by_key(|(at, _)| *at);
+            let Some((at, fit)) = first else {
+                // Nothing of it is output: the shell's state goes this way where there is one stream only.
+                let keep = self.held.len().min(self.needle.len() + 2);
+                self.held.drain(..self.held.len() - keep);
+                return;
             };
             self.fit = Some(fit);
             self.held.drain(..at);
         }
-        match self.held.iter().position(|b| *b == b'\n') {
-            Some(end) => self.rest = Some(self.held.split_off(end + 1)),
-            None if self.held.len() > MESSAGE_BYTES => self.rest = Some(Vec::new()),
-            None => {}
-        }
+        let message = self.held.iter().take(MESSAGE_BYTES);
+        let end = match message.clone().position(|b| *b == b'\n') {
+            Some(at) => at + 1,
+            None if message.len() == MESSAGE_BYTES => MESSAGE_BYTES,
+            None => return,
+        };
+        self.rest = Some(self.held.split_off(end));
     }
 }
 
@@ -195,6 +197,28 @@ mod tests {
             assert_eq!(marks.fit(), fit);
             assert_eq!(marks.into_rest(), rest, "in pieces of {size}");
         }
+    }
+
+    #[test]
+    fn the_first_verdict_counts_in_any_pieces() {
+        let broken = printed(b"out", "0", "b", b"");
+        let late = [broken.as_slice(), b"@N:r:\n"].concat();
+        check(&late, b"out", Some("0"), Some(Fit::Broken), b"@N:r:\n");
+        check(
+            b"@N:s0:@N:b:@N:r:\n",
+            b"",
+            Some("0"),
+            Some(Fit::Broken),
+            b"",
+        );
+        check(b"@N:s0:@N:r:@N:b:\n", b"", Some("0"), Some(Fit::Ready), b"");
+    }
+
+    #[test]
+    fn a_message_without_an_end_is_cut_at_the_same_place_in_any_pieces() {
+        let long = [b"@N:s0:@N:r:".as_slice(), &[b'x'; MESSAGE_BYTES], b"\nrest"].concat();
+        let rest = &long[6 + MESSAGE_BYTES..];
+        check(&long, b"", Some("0"), Some(Fit::Ready), rest);
     }
 
     #[test]
