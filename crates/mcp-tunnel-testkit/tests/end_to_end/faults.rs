@@ -185,16 +185,14 @@ async fn a_cut_link_is_made_again_within_seconds() -> Result<()> {
     let _gateway = Gateway::start(&tunnel.token, &["--mcp-server", &server, "--edge", &edge])?;
     cloud.approve(&tunnel).await?;
     let caller = Caller::plain(cloud.dev_url(0))?;
-    for _ in 0..3 {
-        caller.echo().await?;
-        relay.set(Mood::Cutting);
-        tokio::task::yield_now().await;
-        let failed = async || caller.echo().await.is_err();
-        assert!(until(SOON, failed).await, "calls pass through a cut relay");
-        relay.set(Mood::Passing);
-        let works = async || caller.echo().await.is_ok();
-        assert!(until(SOON, works).await, "no call passes again");
-    }
+    // One cut: the waits of a link that is cut again and again grow, which the transport tests in virtual time.
+    caller.echo().await?;
+    relay.set(Mood::Cutting);
+    let failed = async || caller.echo().await.is_err();
+    assert!(until(SOON, failed).await, "calls pass through a cut relay");
+    relay.set(Mood::Passing);
+    let works = async || caller.echo().await.is_ok();
+    assert!(until(SOON, works).await, "no call passes again");
     Ok(())
 }
 
