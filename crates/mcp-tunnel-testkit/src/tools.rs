@@ -2,9 +2,13 @@
 
 use std::{
     env,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Command,
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU16, Ordering},
+    },
 };
 
 /// What the tests run under Node.js, Python and as root.
@@ -110,13 +114,26 @@ fn major_version(node: &Path) -> Option<u32> {
     text.strip_prefix('v')?.split('.').next()?.parse().ok()
 }
 
-/// A port that nobody listens on at this moment, for programs that cannot be given port 0.
+/// A port that nobody has at this moment, for programs that cannot be given port 0.
+///
+/// It lies below the range from which kernels take ports by themselves: one out of that range could
+/// become another connection's own end before the program has bound it.
 ///
 /// # Errors
-/// No port is free.
+/// No port of the range is free.
 pub fn free_port() -> std::io::Result<u16> {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
-    Ok(listener.local_addr()?.port())
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 20_000;
+    for _ in 0..100 {
+        let step = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
+        let place = (std::process::id().wrapping_mul(101) + step) % COUNT;
+        let port = u16::try_from(FIRST + place).map_err(std::io::Error::other)?;
+        if std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(std::io::ErrorKind::AddrInUse.into())
 }
 
 /// One of this package's scripts.
