@@ -6,9 +6,19 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Normal dependencies inside the workspace; the table is complete.
-const USES: [(&str, &[&str]); 17] = [
+const USES: [(&str, &[&str]); 20] = [
     ("managed-agents-api", &[]),
     ("managed-agents-client", &["managed-agents-api"]),
+    ("managed-agents-loop", &["managed-agents-api"]),
+    (
+        "managed-agents-server",
+        &[
+            "managed-agents-api",
+            "managed-agents-loop",
+            "mcp-dial-guard",
+            "mcp-tunnel-auth",
+        ],
+    ),
     ("mcp-console", &["managed-agents-api", "mcp-tunnel-auth"]),
     ("mcp-diagnostics", &[]),
     ("mcp-dial-guard", &[]),
@@ -20,6 +30,17 @@ const USES: [(&str, &[&str]); 17] = [
         &["mcp-sandbox-executor", "mcp-sandbox-tools"],
     ),
     ("mcp-sandbox-tools", &["mcp-sandbox-executor"]),
+    (
+        "mcp-sandbox-worker",
+        &[
+            "managed-agents-api",
+            "managed-agents-client",
+            "mcp-diagnostics",
+            "mcp-sandbox-executor",
+            "mcp-sandbox-tools",
+            "mcp-tunnel-auth",
+        ],
+    ),
     (
         "mcp-tunnel-connector",
         &[

@@ -1,0 +1,2 @@
+//! Control plane of agent sessions: agents, environments, work queue, events.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Worker engine: claims sessions from the queue and runs their tool calls in sandboxes.
+#![forbid(unsafe_code)]
