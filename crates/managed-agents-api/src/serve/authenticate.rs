@@ -102,15 +102,42 @@ pub enum Permission {
     ConnectionsApprove,
     /// See, make and revoke the keys of callers.
     CallerKeysManage,
+    /// See agents and their versions.
+    AgentsRead,
+    /// Create, change and archive agents.
+    AgentsManage,
+    /// See environments, the names of their keys and the state of their queues.
+    EnvironmentsRead,
+    /// Create, change, archive and delete environments; stop and label their work.
+    EnvironmentsManage,
+    /// Make and revoke the keys of environments' workers.
+    EnvironmentKeysManage,
+    /// See skills and their files.
+    SkillsRead,
+    /// Create and delete skills and their versions.
+    SkillsManage,
+    /// See sessions, their events and threads.
+    SessionsRead,
+    /// Create, change and end sessions; send events to them.
+    SessionsManage,
 }
 
 impl Permission {
     /// Every permission.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 13] = [
         Self::TunnelsRead,
         Self::TunnelsManage,
         Self::ConnectionsApprove,
         Self::CallerKeysManage,
+        Self::AgentsRead,
+        Self::AgentsManage,
+        Self::EnvironmentsRead,
+        Self::EnvironmentsManage,
+        Self::EnvironmentKeysManage,
+        Self::SkillsRead,
+        Self::SkillsManage,
+        Self::SessionsRead,
+        Self::SessionsManage,
     ];
 
     /// Its name in rows and messages.
@@ -121,6 +148,15 @@ impl Permission {
             Self::TunnelsManage => "tunnels:manage",
             Self::ConnectionsApprove => "connections:approve",
             Self::CallerKeysManage => "caller_keys:manage",
+            Self::AgentsRead => "agents:read",
+            Self::AgentsManage => "agents:manage",
+            Self::EnvironmentsRead => "environments:read",
+            Self::EnvironmentsManage => "environments:manage",
+            Self::EnvironmentKeysManage => "environment_keys:manage",
+            Self::SkillsRead => "skills:read",
+            Self::SkillsManage => "skills:manage",
+            Self::SessionsRead => "sessions:read",
+            Self::SessionsManage => "sessions:manage",
         }
     }
 
