@@ -149,6 +149,24 @@ ids! {
     ApiKeyId "akey"
     /// One link of a gateway to an edge, for as long as it lives.
     LinkId "tlnk"
+    /// An environment: a queue of work.
+    EnvironmentId "env"
+    /// An environment key's row.
+    EnvironmentKeyId "ekey"
+    /// An agent.
+    AgentId "agent"
+    /// A session of an agent.
+    SessionId "sesn"
+    /// A thread of a session.
+    ThreadId "sthr"
+    /// A work item.
+    WorkId "work"
+    /// An event of a session.
+    EventId "sevt"
+    /// A skill.
+    SkillId "skill"
+    /// A version of a skill.
+    SkillVersionId "skillver"
 }
 
 /// The workspace that owns an object: whatever id the embedder's own accounts use.

@@ -74,6 +74,7 @@ mod credential;
 #[cfg(test)]
 mod fixture;
 mod id;
+mod item;
 mod key;
 mod kind;
 mod master;
@@ -93,9 +94,11 @@ pub use credential::{
     MAX_CREDENTIAL_BYTES, MAX_ROUTES, ProofError,
 };
 pub use id::{
-    ApiKeyId, CallerKeyId, CertificateId, ConnectionId, IdError, LinkId, TokenId, TunnelId,
-    WorkspaceId, encode as encode_id,
+    AgentId, ApiKeyId, CallerKeyId, CertificateId, ConnectionId, EnvironmentId, EnvironmentKeyId,
+    EventId, IdError, LinkId, SessionId, SkillId, SkillVersionId, ThreadId, TokenId, TunnelId,
+    WorkId, WorkspaceId, encode as encode_id,
 };
+pub use item::{ItemToken, ItemTokenError};
 pub use key::{Fingerprint, GatewayKey, GatewayPublicKey, KeyError, TokenPublicKey, TokenSeed};
 pub use kind::{CredentialKind, WrongCredential, carries_own_credential};
 pub use master::{MasterKey, MasterKeyError, MasterKeyId};

@@ -71,7 +71,7 @@ impl MasterKey {
         self.token_seed(token).public_key()
     }
 
-    fn derive<const N: usize>(&self, context: &[&[u8]]) -> [u8; N] {
+    pub(crate) fn derive<const N: usize>(&self, context: &[&[u8]]) -> [u8; N] {
         let mut derived = [0; N];
         Hkdf::<Sha256>::new(None, self.0.expose_secret())
             .expand_multi_info(context, &mut derived)
