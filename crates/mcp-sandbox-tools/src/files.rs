@@ -11,6 +11,9 @@ mod grep;
 mod open;
 mod path;
 mod read;
+mod unpack;
+mod usage;
+mod zip;
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, Write};
@@ -132,8 +135,22 @@ fn answer(request: &Request) -> ToolResult {
             let found = grep::grep(places, &input.pattern, input.path.as_deref());
             ("grep", found.map(ToolResult::text))
         }
+        FileInput::Unpack(input) => {
+            let files = unpack::unpack(Path::new(&input.archive), Path::new(&input.into));
+            let said = |files| ToolResult::text(format!("unpacked {files} files"));
+            return files.map_or_else(|error| failed("unpack", &error), said);
+        }
+        FileInput::Usage(input) => {
+            let bytes = usage::usage(Path::new(&input.path));
+            let said = |bytes: u64| ToolResult::text(bytes.to_string());
+            return bytes.map_or_else(|error| failed("usage", &error), said);
+        }
     };
     outcome.unwrap_or_else(|error| ToolResult::error(format!("{tool}: {error}")))
+}
+
+fn failed(what: &str, error: &io::Error) -> ToolResult {
+    ToolResult::error(format!("{what}: {error}"))
 }
 
 /// As a content block.

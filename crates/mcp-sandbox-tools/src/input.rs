@@ -39,6 +39,10 @@ pub(crate) enum FileInput {
     Edit(EditInput),
     Glob(GlobInput),
     Grep(GrepInput),
+    /// Asked by the worker only: no tool has this name.
+    Unpack(UnpackInput),
+    /// As [`FileInput::Unpack`].
+    Usage(UsageInput),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +92,19 @@ pub(crate) struct GlobInput {
 pub(crate) struct GrepInput {
     pub(crate) pattern: String,
     pub(crate) path: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UnpackInput {
+    pub(crate) archive: String,
+    pub(crate) into: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UsageInput {
+    pub(crate) path: String,
 }
 
 impl Input {

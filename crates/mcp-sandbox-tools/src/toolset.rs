@@ -1,5 +1,7 @@
 //! The toolset as a whole.
 
+mod inside;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
