@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Capabilities, Command, CreateError, Label, Process, SandboxError, SandboxId, SandboxSpec,
+    WorkspaceName,
 };
 
 /// Makes and finds sandboxes.
@@ -51,6 +52,34 @@ pub trait Executor: Send + Sync {
         let _ = labels;
         Err(CreateError::Unsupported {
             what: "listing sandboxes",
+        })
+    }
+
+    /// Names of the workspaces that exist.
+    ///
+    /// # Errors
+    /// `Unsupported` without [`Persistence::workspaces`](crate::Persistence).
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    async fn workspaces(&self) -> Result<Vec<WorkspaceName>, CreateError> {
+        Err(CreateError::Unsupported {
+            what: "listing workspaces",
+        })
+    }
+
+    /// Deletes a workspace that no live sandbox uses, with everything in it.
+    ///
+    /// # Errors
+    /// [`CreateError::NotFound`] when there is none, `Forbidden` while it is in use, `Unsupported` without
+    /// [`Persistence::workspaces`](crate::Persistence).
+    ///
+    /// # Cancel safety
+    /// The deletion may go on when the future is dropped.
+    async fn delete_workspace(&self, name: &WorkspaceName) -> Result<(), CreateError> {
+        let _ = name;
+        Err(CreateError::Unsupported {
+            what: "deleting workspaces",
         })
     }
 }

@@ -1,14 +1,17 @@
 //! Starting the launcher, and being it.
 
 use std::env;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::fs::{
+    CWD, MemfdFlags, Mode, OFlags, SealFlags, fchmod, fchown, fcntl_add_seals, memfd_create, openat,
+};
+use rustix::process::{Gid, Uid};
 
 use crate::config::Config;
 use crate::launcher;
@@ -43,6 +46,35 @@ pub fn drop_privileges(config: &Config) -> io::Result<bool> {
     let owner = config.owner.unwrap_or_else(default_owner);
     sys::become_user(owner.uid, owner.gid)?;
     Ok(true)
+}
+
+/// Makes a folder for the program's own files below one that root holds, which [`drop_privileges`] leaves behind.
+///
+/// As root the folder is given to the user that the program then becomes; without root it is just made. Nobody else may
+/// enter it.
+///
+/// # Errors
+/// The system refused, or something else than a folder stands there.
+pub fn prepare_folder(config: &Config, path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    if let Some(parent) = path.parent() {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(parent)?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+    let folder = openat(CWD, path, flags, Mode::empty())?;
+    if rustix::process::geteuid().is_root() {
+        let owner = config.owner.unwrap_or_else(default_owner);
+        let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+        fchown(&folder, Some(uid), Some(gid))?;
+    }
+    Ok(fchmod(&folder, Mode::RWXU)?)
 }
 
 /// A command that executes the launcher with `control` as its input.

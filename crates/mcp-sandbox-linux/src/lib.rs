@@ -72,6 +72,6 @@ mod wire;
 mod workspace;
 
 pub use config::{Config, ConfigError, Tier, TierError};
-pub use helper::{drop_privileges, enter_helper};
+pub use helper::{drop_privileges, enter_helper, prepare_folder};
 pub use service::{LinuxExecutor, Report, StartError};
 pub use wire::WireError;

@@ -160,55 +160,6 @@ impl LinuxExecutor {
     pub fn launcher_pid(&self) -> i32 {
         self.0.found.launcher_pid
     }
-
-    /// Names of the workspaces that exist on this host.
-    ///
-    /// # Errors
-    /// The launcher is gone.
-    ///
-    /// # Cancel safety
-    /// Cancel safe.
-    pub async fn workspaces(&self) -> Result<Vec<WorkspaceName>, CreateError> {
-        match self
-            .0
-            .ask(|request| ToLauncher::ListWorkspaces { request })
-            .await?
-        {
-            FromLauncher::Workspaces { names, .. } => Ok(names),
-            _ => Err(launcher_gone()),
-        }
-    }
-
-    /// Deletes a workspace that no live sandbox uses.
-    ///
-    /// # Errors
-    /// `NotFound` when there is none, `Forbidden` while it is in use.
-    ///
-    /// # Cancel safety
-    /// The deletion goes on when the future is dropped.
-    pub async fn delete_workspace(&self, name: &WorkspaceName) -> Result<(), CreateError> {
-        let name = name.clone();
-        let ask = |request| ToLauncher::DeleteWorkspace { request, name };
-        match self.0.ask(ask).await? {
-            FromLauncher::Deleted {
-                outcome: DeleteOutcome::Done,
-                ..
-            } => Ok(()),
-            FromLauncher::Deleted {
-                outcome: DeleteOutcome::Missing,
-                ..
-            } => Err(CreateError::NotFound),
-            FromLauncher::Deleted {
-                outcome: DeleteOutcome::InUse,
-                ..
-            } => Err(CreateError::Forbidden {
-                what: "deleting a workspace in use".to_owned(),
-            }),
-            _ => Err(CreateError::Backend(
-                "the workspace could not be removed".into(),
-            )),
-        }
-    }
 }
 
 #[async_trait]
@@ -297,6 +248,41 @@ impl Executor for LinuxExecutor {
         let tables = lock(&self.0.tables);
         let infos = tables.live.values().map(|live| live.info());
         Ok(infos.filter(|info| carries(info)).cloned().collect())
+    }
+
+    async fn workspaces(&self) -> Result<Vec<WorkspaceName>, CreateError> {
+        match self
+            .0
+            .ask(|request| ToLauncher::ListWorkspaces { request })
+            .await?
+        {
+            FromLauncher::Workspaces { names, .. } => Ok(names),
+            _ => Err(launcher_gone()),
+        }
+    }
+
+    async fn delete_workspace(&self, name: &WorkspaceName) -> Result<(), CreateError> {
+        let name = name.clone();
+        let ask = |request| ToLauncher::DeleteWorkspace { request, name };
+        match self.0.ask(ask).await? {
+            FromLauncher::Deleted {
+                outcome: DeleteOutcome::Done,
+                ..
+            } => Ok(()),
+            FromLauncher::Deleted {
+                outcome: DeleteOutcome::Missing,
+                ..
+            } => Err(CreateError::NotFound),
+            FromLauncher::Deleted {
+                outcome: DeleteOutcome::InUse,
+                ..
+            } => Err(CreateError::Forbidden {
+                what: "deleting a workspace in use".to_owned(),
+            }),
+            _ => Err(CreateError::Backend(
+                "the workspace could not be removed".into(),
+            )),
+        }
     }
 }
 
