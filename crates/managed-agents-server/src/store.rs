@@ -1,0 +1,25 @@
+//! Where agents, environments, sessions and their work are kept.
+//!
+//! A method of these traits is a whole transition: one transaction that changes everything
+//! that belongs together, or nothing. Time and ids are arguments, so that a store has
+//! neither clock nor randomness. Whoever acts is judged in the effect's own transaction:
+//! an item token that died a moment ago changes nothing.
+
+mod changes;
+mod environments;
+mod error;
+mod records;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod work;
+
+pub use changes::{Changes, Topic};
+pub use environments::{
+    EnvironmentKeyRecord, EnvironmentKind, EnvironmentRecord, EnvironmentStore, NewEnvironment,
+    NewEnvironmentKey,
+};
+pub use error::{BeatMismatch, Denial, Refusal, StoreError};
+pub use records::{Authority, Change, Listed, Listing};
+#[cfg(feature = "sqlite")]
+pub use sqlite::{SqliteConfig, SqliteStore};
+pub use work::WorkState;
