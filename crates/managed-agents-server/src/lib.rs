@@ -1,4 +1,106 @@
 //! Control plane of agent sessions: agents, environments, work queue, events.
+//!
+//! A [`Server`] serves the sessions part of the Managed Agents REST API: what an
+//! application calls to run agents, and what workers call to run those agents' tools. It
+//! binds no socket and starts no task: its router goes into whatever serves HTTP.
+//!
+//! ```text
+//!  application, SDK ── API key ──────────┐                     ┌────────────┐
+//!                                        ▼                     │SessionStore│
+//!  worker ── environment key ────► router() ── handlers ─────► │LibraryStore│
+//!         ── item token ─────────►                             └────────────┘
+//! ```
+//!
+//! # Features
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `sqlite` (default) | [`store::SqliteStore`] |
+//!
+//! # What it does not do
+//!
+//! - It runs no tool: workers do, which fetch work from its queue.
+//! - It has no users: a program with users of its own gives its
+//!   [`Authenticate`].
+//! - It has no TLS and no listener.
+//! - It serves no memory stores, vaults, files, webhooks, deployments and model requests
+//!   yet: those routes answer 404 with a body that says so.
 #![forbid(unsafe_code)]
+#![expect(dead_code, reason = "routes come with their handlers")]
 
+mod absent;
+mod config;
+mod environment;
+mod failure;
+mod hooks;
+mod keys;
+mod limits;
+mod pages;
+mod shared;
 pub mod store;
+
+use std::sync::Arc;
+
+use axum::Router;
+use http::Method;
+use managed_agents_api::serve::{self, Authenticate};
+
+use crate::limits::Limits;
+use crate::shared::Shared;
+use crate::store::{LibraryStore, SessionStore};
+
+pub use config::Config;
+pub use hooks::Takes;
+pub use limits::RateLimits;
+
+/// The control plane of sessions. Clones are the same server.
+#[derive(Clone)]
+pub struct Server {
+    shared: Arc<Shared>,
+}
+
+impl Server {
+    /// A server of what is in `store` and `library`, which may be the same.
+    pub fn new(
+        store: Arc<dyn SessionStore>,
+        library: Arc<dyn LibraryStore>,
+        config: Config,
+        authenticate: Arc<dyn Authenticate>,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                limits: Limits::new(config.rate_limits),
+                config,
+                store,
+                library,
+                authenticate,
+            }),
+        }
+    }
+
+    /// The REST API. The peer's address in the audit comes from
+    /// `into_make_service_with_connect_info::<SocketAddr>()`.
+    pub fn router(&self) -> Router {
+        let router = absent::mount(hooks::mount(all_routes(), &self.shared));
+        serve::enveloped(router.with_state(Arc::clone(&self.shared)), || {
+            environment::id("req", environment::now())
+        })
+    }
+
+    /// Every route, with the credentials that it takes.
+    pub fn routes() -> impl Iterator<Item = (Method, &'static str, Takes)> {
+        all_routes()
+            .into_iter()
+            .map(|route| (route.method, route.path, route.takes))
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").finish_non_exhaustive()
+    }
+}
+
+fn all_routes() -> Vec<hooks::Route> {
+    Vec::new()
+}

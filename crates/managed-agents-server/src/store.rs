@@ -5,21 +5,27 @@
 //! neither clock nor randomness. Whoever acts is judged in the effect's own transaction:
 //! an item token that died a moment ago changes nothing.
 
+mod agents;
 mod changes;
 mod environments;
 mod error;
+mod library;
 mod records;
+mod sessions;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod work;
 
+pub use agents::{AgentListing, AgentRecord, AgentStore};
 pub use changes::{Changes, Topic};
 pub use environments::{
-    EnvironmentKeyRecord, EnvironmentKind, EnvironmentRecord, EnvironmentStore, NewEnvironment,
-    NewEnvironmentKey,
+    EnvironmentChange, EnvironmentKeyRecord, EnvironmentKind, EnvironmentRecord, EnvironmentStore,
+    NewEnvironment, NewEnvironmentKey,
 };
 pub use error::{BeatMismatch, Denial, Refusal, StoreError};
+pub use library::{LibraryStore, NewSkillVersion, SkillRecord, SkillVersionRecord};
 pub use records::{Authority, Change, Listed, Listing};
+pub use sessions::{ItemHome, SessionStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteConfig, SqliteStore};
 pub use work::WorkState;

@@ -11,7 +11,9 @@ CREATE TABLE environments (
     metadata    TEXT    NOT NULL,
     created_at  INTEGER NOT NULL,
     updated_at  INTEGER NOT NULL,
-    archived_at INTEGER
+    archived_at INTEGER,
+    -- Not to be seen any more; sessions that were in it name the row.
+    deleted_at  INTEGER
 ) STRICT;
 CREATE INDEX environments_of_workspace ON environments (workspace, id);
 

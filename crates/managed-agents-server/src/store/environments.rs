@@ -6,19 +6,20 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use mcp_tunnel_auth::{EnvironmentId, EnvironmentKeyHash, EnvironmentKeyId, WorkspaceId};
 
-use super::{Change, StoreError};
+use super::{Change, Listed, Listing, StoreError};
 
 /// Environments and their keys.
 #[async_trait]
 pub trait EnvironmentStore: Send + Sync + 'static {
-    /// Writes an environment down.
+    /// Writes an environment down, unless the workspace has `most` that are not archived.
     ///
     /// # Errors
-    /// Only the store's own.
+    /// [`Refusal::TooMany`](super::Refusal::TooMany).
     async fn create_environment(
         &self,
         change: &Change,
         new: NewEnvironment,
+        most: u32,
     ) -> Result<EnvironmentRecord, StoreError>;
 
     /// One environment, archived or not.
@@ -30,6 +31,61 @@ pub trait EnvironmentStore: Send + Sync + 'static {
         workspace: &WorkspaceId,
         environment: EnvironmentId,
     ) -> Result<EnvironmentRecord, StoreError>;
+
+    /// A page of environments, newest first.
+    ///
+    /// # Errors
+    /// Only the store's own.
+    async fn environments(
+        &self,
+        workspace: &WorkspaceId,
+        listing: &Listing,
+    ) -> Result<Listed<EnvironmentRecord>, StoreError>;
+
+    /// Changes what is given.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`],
+    /// [`Refusal::EnvironmentArchived`](super::Refusal::EnvironmentArchived).
+    async fn update_environment(
+        &self,
+        change: &Change,
+        environment: EnvironmentId,
+        to: EnvironmentChange,
+    ) -> Result<EnvironmentRecord, StoreError>;
+
+    /// Archives an environment, and with it ends what its keys are good for; an archived
+    /// one stays as it is.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    async fn archive_environment(
+        &self,
+        change: &Change,
+        environment: EnvironmentId,
+    ) -> Result<EnvironmentRecord, StoreError>;
+
+    /// Deletes an environment with its keys: from then on it is as one that never was.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`],
+    /// [`Refusal::EnvironmentInUse`](super::Refusal::EnvironmentInUse).
+    async fn delete_environment(
+        &self,
+        change: &Change,
+        environment: EnvironmentId,
+    ) -> Result<(), StoreError>;
+
+    /// A page of keys of an environment, newest first; revoked ones count as archived.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    async fn environment_keys(
+        &self,
+        workspace: &WorkspaceId,
+        environment: EnvironmentId,
+        listing: &Listing,
+    ) -> Result<Listed<EnvironmentKeyRecord>, StoreError>;
 
     /// Writes an environment key down, unless the environment has `most` that are not revoked.
     ///
@@ -102,6 +158,20 @@ pub struct NewEnvironment {
     pub config: String,
     /// The client's own words.
     pub metadata: BTreeMap<String, String>,
+}
+
+/// Changes of an environment; what is `None` stays.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct EnvironmentChange {
+    /// For people.
+    pub name: Option<String>,
+    /// More for people; `Some(None)` clears it.
+    pub description: Option<Option<String>>,
+    /// The JSON text of its configuration, as it is served.
+    pub config: Option<String>,
+    /// Words to set, and to delete where there is `None`.
+    pub metadata: BTreeMap<String, Option<String>>,
 }
 
 /// An environment.

@@ -104,14 +104,25 @@ pub enum Refusal {
     #[error("the session has no such call")]
     NoSuchCall,
     /// The agent has another version than the one that was expected.
-    #[error("the agent has another version")]
-    OtherVersion,
+    #[error("the agent is at version {newest}")]
+    OtherVersion {
+        /// Its newest version.
+        newest: u64,
+    },
     /// The agent is archived.
     #[error("the agent is archived")]
     AgentArchived,
-    /// The workspace has as many of these as it may.
-    #[error("the workspace has {most} of these, the most it may have")]
+    /// The skill has another name.
+    #[error("the skill has another name")]
+    OtherSkill,
+    /// A skill has at least one version.
+    #[error("it is the skill's only version")]
+    LastVersion,
+    /// There are as many of these as there may be.
+    #[error("there are {most} {what}, the most there may be")]
     TooMany {
+        /// Of what.
+        what: &'static str,
         /// How many.
         most: u32,
     },

@@ -4,8 +4,11 @@
 //! power cut. Writers begin `IMMEDIATE`, so that two of them wait for each other instead
 //! of failing half-way. Queries are text at run time: building needs no database.
 
+mod agents;
 mod environments;
+mod library;
 mod row;
+mod sessions;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

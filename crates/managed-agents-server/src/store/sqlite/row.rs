@@ -59,6 +59,16 @@ pub(super) fn optional_time(
     ms.map(|ms| instant(column, ms)).transpose()
 }
 
+pub(super) fn number(row: &SqliteRow, column: &'static str) -> Result<u64, StoreError> {
+    let value: i64 = row.try_get(column).map_err(failed)?;
+    u64::try_from(value).map_err(|error| corrupt(column, error))
+}
+
+/// A number as a column holds it.
+pub(super) fn signed(column: &'static str, value: u64) -> Result<i64, StoreError> {
+    i64::try_from(value).map_err(|error| corrupt(column, error))
+}
+
 pub(super) fn corrupt(column: &'static str, source: impl Into<Cause>) -> StoreError {
     StoreError::Corrupt {
         column,

@@ -1,0 +1,96 @@
+//! How a server is set up.
+
+use mcp_tunnel_auth::{ItemToken, MasterKey, WorkId};
+
+use crate::limits::RateLimits;
+
+/// How a server is set up: what item tokens are made with, and how much anybody may have.
+#[derive(Debug)]
+pub struct Config {
+    master: MasterKey,
+    older_masters: Vec<MasterKey>,
+    pub(crate) rate_limits: RateLimits,
+    pub(crate) agents_most: u32,
+    pub(crate) environments_most: u32,
+    pub(crate) environment_keys_most: u32,
+    pub(crate) skills_most: u32,
+    pub(crate) skill_versions_most: u32,
+}
+
+impl Config {
+    /// New item tokens are made with `master`.
+    #[must_use]
+    pub const fn new(master: MasterKey) -> Self {
+        Self {
+            master,
+            older_masters: Vec::new(),
+            rate_limits: RateLimits {
+                writes_per_minute: None,
+                reads_per_minute: None,
+            },
+            agents_most: 10_000,
+            environments_most: 1000,
+            environment_keys_most: 64,
+            skills_most: 1000,
+            skill_versions_most: 100,
+        }
+    }
+
+    /// Also takes item tokens that were made with an older master key.
+    #[must_use]
+    pub fn with_older_master(mut self, master: MasterKey) -> Self {
+        self.older_masters.push(master);
+        self
+    }
+
+    /// How many requests a workspace may make. Default: as many as it likes.
+    #[must_use]
+    pub const fn with_rate_limits(mut self, limits: RateLimits) -> Self {
+        self.rate_limits = limits;
+        self
+    }
+
+    /// Most agents of a workspace that are not archived. Default 10,000; a version of one
+    /// takes up to 1 MiB on disk.
+    #[must_use]
+    pub const fn with_agents_most(mut self, most: u32) -> Self {
+        self.agents_most = most;
+        self
+    }
+
+    /// Most environments of a workspace that are neither archived nor deleted. Default 1000.
+    #[must_use]
+    pub const fn with_environments_most(mut self, most: u32) -> Self {
+        self.environments_most = most;
+        self
+    }
+
+    /// Most keys of an environment that are not revoked. Default 64: one for each host,
+    /// and as many again while they are rotated.
+    #[must_use]
+    pub const fn with_environment_keys_most(mut self, most: u32) -> Self {
+        self.environment_keys_most = most;
+        self
+    }
+
+    /// Most skills of a workspace, and most versions of one. Default 1000 and 100; a
+    /// version takes up to 8 MiB on disk.
+    #[must_use]
+    pub const fn with_skills_most(mut self, skills: u32, versions: u32) -> Self {
+        self.skills_most = skills;
+        self.skill_versions_most = versions;
+        self
+    }
+
+    /// Whether a token was made with one of the master keys.
+    pub(crate) fn made(&self, token: &ItemToken) -> bool {
+        std::iter::once(&self.master)
+            .chain(&self.older_masters)
+            .any(|master| master.made(token))
+    }
+
+    /// The token of one claim of a work item.
+    pub(crate) fn item_token(&self, work: WorkId, epoch: u64) -> ItemToken {
+        self.master.item_token(work, epoch)
+    }
+}

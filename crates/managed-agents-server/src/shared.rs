@@ -1,0 +1,18 @@
+//! What handlers and the driver share.
+
+use std::sync::Arc;
+
+use managed_agents_api::serve::Authenticate;
+
+use crate::config::Config;
+use crate::limits::Limits;
+use crate::store::{LibraryStore, SessionStore};
+
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) store: Arc<dyn SessionStore>,
+    pub(crate) library: Arc<dyn LibraryStore>,
+    /// Who has an API key, or whatever the embedder's users have instead.
+    pub(crate) authenticate: Arc<dyn Authenticate>,
+    pub(crate) limits: Limits,
+}
