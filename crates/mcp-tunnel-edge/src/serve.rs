@@ -23,7 +23,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use mcp_tunnel_transport::ReadAhead;
 use mcp_tunnel_transport::tls::wants_link;
 use rustls::ServerConfig;
-use rustls::server::{Acceptor, ResolvesServerCert};
+use rustls::server::{Acceptor, ClientHello, ResolvesServerCert};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
@@ -54,9 +54,12 @@ pub enum ServeError {
         /// The deadline of the gate.
         after: Duration,
     },
-    /// A gateway on a listener that takes callers only, or the reverse.
+    /// A caller without ALPN on a listener that takes gateways only.
     #[error("this listener does not take a {}", .0.as_str())]
     Role(Role),
+    /// A gateway on a listener that takes callers only, or the reverse; it was told so.
+    #[error("the client speaks no protocol of this listener")]
+    Protocol,
     /// What ran when the server was told to stop did not end in time.
     #[error("what ran did not end within {after:?}")]
     Stopped {
@@ -194,14 +197,30 @@ impl Server {
     {
         let start = LazyConfigAcceptor::new(Acceptor::default(), ReadAhead::new(io));
         let start = start.await.map_err(ServeError::Tls)?;
-        let (role, config) = match wants_link(&start.client_hello()) {
-            true => (Role::Gateway, &self.links),
-            false => (Role::Caller, &self.callers),
-        };
+        let (role, config) = self.choose(&start.client_hello())?;
         ticket.change_role(role)?;
-        let config = config.clone().ok_or(ServeError::Role(role))?;
-        let tls = start.into_stream(config).await.map_err(ServeError::Tls)?;
+        let tls = start.into_stream(config).await.map_err(|error| {
+            if is_no_common_protocol(&error) {
+                ServeError::Protocol
+            } else {
+                ServeError::Tls(error)
+            }
+        })?;
         Ok((role, tls))
+    }
+
+    /// Whom a client is taken for, and the TLS that answers it. One that asks for what is not served here goes on to
+    /// the TLS of the other kind, which ends it by the alert `no_application_protocol` (RFC 7301): so a gateway that
+    /// dialled the ingress learns that it did.
+    fn choose(&self, hello: &ClientHello<'_>) -> Result<(Role, Arc<ServerConfig>), ServeError> {
+        let (role, config) = match (&self.links, &self.callers) {
+            (Some(links), _) if wants_link(hello) => (Role::Gateway, links),
+            (_, Some(callers)) => (Role::Caller, callers),
+            // Without a wish there is no alert to end it by.
+            (Some(links), None) if hello.alpn().is_some() => (Role::Gateway, links),
+            _ => return Err(ServeError::Role(Role::Caller)),
+        };
+        Ok((role, Arc::clone(config)))
     }
 
     /// Serves one connection of a development ingress: plain HTTP/1.1. The listener binds loopback only.
@@ -349,6 +368,11 @@ where
             done
         }
     }
+}
+
+fn is_no_common_protocol(error: &io::Error) -> bool {
+    let inside = error.get_ref().and_then(|inside| inside.downcast_ref());
+    matches!(inside, Some(rustls::Error::NoApplicationProtocol))
 }
 
 /// An ingress behind a connection.

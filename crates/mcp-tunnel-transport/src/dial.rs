@@ -64,6 +64,14 @@ pub enum DialError {
         /// What TLS said; a `rustls::Error` is inside where the peer was refused.
         source: io::Error,
     },
+    /// The peer is a web server, or another listener of the edge's: it knows no [`ALPN`](crate::tls::ALPN) of ours.
+    #[error(
+        "this is not the edge (it speaks HTTP only): there is no mcp-tunnel/1 for {server_name}"
+    )]
+    NotAnEdge {
+        /// The name that was asked for.
+        server_name: String,
+    },
     /// TLS came up in a form that cannot carry a link.
     #[error("the connection to the edge cannot carry a link")]
     Exporter(#[from] ExporterError),
@@ -150,7 +158,7 @@ pub async fn connect(
 ///
 /// # Errors
 ///
-/// [`DialError::Tls`], [`DialError::Exporter`], or [`DialError::TimedOut`] after `within`.
+/// [`DialError::Tls`], [`DialError::NotAnEdge`], [`DialError::Exporter`], or [`DialError::TimedOut`] after `within`.
 ///
 /// # Cancel safety
 ///
@@ -163,14 +171,37 @@ pub async fn secure(
 ) -> Result<(TlsStream<ReadAhead<TcpStream>>, Exporter), DialError> {
     let connector = TlsConnector::from(Arc::clone(tls));
     let handshake = connector.connect(target.server_name().clone(), ReadAhead::new(socket));
+    let server_name = || target.server_name().to_str().into_owned();
     let stream = within_deadline("securing the connection", within, handshake)
         .await?
-        .map_err(|source| DialError::Tls {
-            server_name: target.server_name().to_str().into_owned(),
-            source,
+        .map_err(|source| match knows_no_links(&source) {
+            true => DialError::NotAnEdge {
+                server_name: server_name(),
+            },
+            false => DialError::Tls {
+                server_name: server_name(),
+                source,
+            },
         })?;
-    let exporter = Exporter::of(stream.get_ref().1)?;
+    let exporter = Exporter::of(stream.get_ref().1).map_err(|error| match error {
+        // A server that passes over names which it does not know, instead of refusing them.
+        ExporterError::Alpn => DialError::NotAnEdge {
+            server_name: server_name(),
+        },
+        other => other.into(),
+    })?;
     Ok((stream, exporter))
+}
+
+/// Whether the peer ended the handshake by `no_application_protocol` (RFC 7301).
+fn knows_no_links(error: &io::Error) -> bool {
+    let inside = error.get_ref().and_then(|inside| inside.downcast_ref());
+    matches!(
+        inside,
+        Some(rustls::Error::AlertReceived(
+            rustls::AlertDescription::NoApplicationProtocol
+        ))
+    )
 }
 
 async fn within_deadline<T>(

@@ -173,6 +173,9 @@ fn skip(report: &mut Report, hops: &[&'static str], why: &str) {
 fn tls_cure(error: &DialError) -> &'static str {
     use rustls::CertificateError as Refused;
 
+    if let DialError::NotAnEdge { .. } = error {
+        return "this address is for callers, or another web server's: name the edge's own (--edge), which takes gateways";
+    }
     match tls_error(error) {
         Some(rustls::Error::InvalidCertificate(
             Refused::Expired | Refused::ExpiredContext { .. },
@@ -187,8 +190,8 @@ fn tls_cure(error: &DialError) -> &'static str {
             "another authority signed the certificate: use a token of this edge, name the authority by --edge-ca, \
              or take the TLS proxy in between out of the way"
         }
-        Some(rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol)) => {
-            "no gateways are served at this address: correct it (--edge)"
+        Some(rustls::Error::InvalidMessage(_)) => {
+            "this address speaks no TLS, so it is not the edge's: name the edge's own (--edge)"
         }
         _ => {
             "check that the address is the edge's own (--edge) and that nothing in between ends TLS"

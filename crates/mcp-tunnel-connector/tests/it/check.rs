@@ -164,6 +164,47 @@ async fn a_refused_credential_is_3_and_an_edge_that_is_down_is_4() {
 }
 
 #[tokio::test]
+async fn a_web_server_in_place_of_the_edge_is_told_with_the_cure() {
+    let server = Server::bind().await;
+    let insists: [&[u8]; 2] = [b"h2", b"http/1.1"];
+    for web in [Edge::bind_web_with(&insists).await, Edge::bind_web().await] {
+        let config = config(web.address, server.address);
+        let serve = async {
+            // Kept open where the handshake succeeds.
+            let _open = web.handshake().await;
+            std::future::pending::<()>().await;
+        };
+        let report = tokio::select! {
+            report = check(&config) => report.unwrap(),
+            () = serve => unreachable!(),
+            () = server.answer_all(modern) => unreachable!(),
+        };
+        let told = "this is not the edge (it speaks HTTP only)";
+        line(&report, "tls", Status::Fail, told);
+        let table = report.table(Colour::Never).to_string();
+        assert!(table.contains("name the edge's own (--edge)"), "{table}");
+        line(&report, "credential", Status::Skip, "no TLS");
+        assert_eq!(report.exit_code(), 4);
+    }
+    // And one that speaks no TLS at all, such as a REST API on loopback.
+    let plain = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let config = config(plain.local_addr().unwrap(), server.address);
+    let serve = async {
+        let (mut socket, _) = plain.accept().await.unwrap();
+        let _ = socket.read_u8().await;
+        let _ = socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        std::future::pending::<()>().await;
+    };
+    let report = tokio::select! {
+        report = check(&config) => report.unwrap(),
+        () = serve => unreachable!(),
+        () = server.answer_all(modern) => unreachable!(),
+    };
+    let table = report.table(Colour::Never).to_string();
+    assert!(table.contains("this address speaks no TLS"), "{table}");
+}
+
+#[tokio::test]
 async fn a_legacy_server_is_counted_over_all_pages() {
     let server = Server::bind().await;
     let address = server.address.to_string();

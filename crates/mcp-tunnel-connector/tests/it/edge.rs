@@ -61,13 +61,19 @@ impl Edge {
 
     /// The same authority's TLS for a web server, such as an MCP server.
     pub(crate) async fn bind_web() -> Self {
-        let tls = rustls::ServerConfig::builder_with_provider(Arc::new(
+        Self::bind_web_with(&[]).await
+    }
+
+    /// The same, of a server that insists on one of these protocols; without any it passes the wish over.
+    pub(crate) async fn bind_web_with(protocols: &[&[u8]]) -> Self {
+        let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(
             rustls::crypto::ring::default_provider(),
         ))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
         .with_cert_resolver(certificate());
+        tls.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         Self::bind_with("127.0.0.1:0".parse().unwrap(), Arc::new(tls)).await
     }
 

@@ -587,19 +587,52 @@ async fn sources_that_hold_their_share_do_not_harm_others() {
     gateway.active().await;
 }
 
+/// What the TLS of a client said.
+fn alert(failed: &std::io::Error) -> Option<&rustls::Error> {
+    failed.get_ref().and_then(|inside| inside.downcast_ref())
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_listener_for_one_role_takes_no_other() {
+async fn a_listener_for_one_role_takes_no_other_and_says_so() {
+    const NONE_IN_COMMON: rustls::Error =
+        rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol);
     let world = World::new(config());
     let gate = Gate::new(GateConfig::default());
     let gateways_only = Server::new(world.edge.clone(), gate.clone()).with_links(world.links_tls());
-    let (near, far) = duplex(64 * 1024);
-    let stop = CancellationToken::new();
-    let (served, connected) = tokio::join!(
-        gateways_only.serve(far, PEER, stop.clone()),
-        world.caller_connects(near, b"http/1.1")
+    let callers_only =
+        Server::new(world.edge.clone(), gate.clone()).with_callers(world.callers_tls());
+    for (server, alpn) in [
+        (&gateways_only, &b"http/1.1"[..]),
+        (&callers_only, mcp_tunnel_transport::tls::ALPN),
+        (&callers_only, b"acme-tls/1"),
+    ] {
+        let (near, far) = duplex(64 * 1024);
+        let (served, connected) = tokio::join!(
+            server.serve(far, PEER, CancellationToken::new()),
+            // In TLS 1.3 a client may have finished before the alert comes: it is there to be read then.
+            async { world.caller_connects(near, alpn).await?.read_u8().await }
+        );
+        assert!(matches!(served, Err(ServeError::Protocol)), "{served:?}");
+        let failed = connected.unwrap_err();
+        assert_eq!(alert(&failed), Some(&NONE_IN_COMMON), "{failed:?}");
+    }
+    let (mut near, far) = duplex(64 * 1024);
+    let (served, ()) = tokio::join!(
+        gateways_only.serve(far, PEER, CancellationToken::new()),
+        async {
+            let hello = client_hello_without_alpn(&world);
+            near.write_all(&hello).await.unwrap();
+        }
     );
     assert!(matches!(served, Err(ServeError::Role(Role::Caller))));
-    assert!(connected.is_err());
+}
+
+fn client_hello_without_alpn(world: &World) -> Vec<u8> {
+    let name = "localhost".try_into().unwrap();
+    let mut client = rustls::ClientConnection::new(world.client_without_alpn(), name).unwrap();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).unwrap();
+    hello
 }
 
 #[tokio::test(start_paused = true)]

@@ -218,6 +218,14 @@ impl World {
             .await
     }
 
+    /// A client that asks for no protocol in particular.
+    pub(super) fn client_without_alpn(&self) -> Arc<ClientConfig> {
+        let mut client =
+            ClientConfig::clone(&*client_config(Trust::PinnedCa(self.ca.pin())).unwrap());
+        client.alpn_protocols.clear();
+        Arc::new(client)
+    }
+
     /// A gateway's handshake on a socket.
     pub(super) async fn gateway_handshake(&self, near: DuplexStream) -> TlsStream<DuplexStream> {
         let client = client_config(Trust::PinnedCa(self.ca.pin())).unwrap();
