@@ -211,6 +211,21 @@ pub(crate) fn misdirected() -> Response<IngressBody> {
     ))
 }
 
+/// The development ingress does not serve web pages from elsewhere. It asks for no key, so the refusal says why; what
+/// a page called is a name that its browser made, and is cut short.
+pub(crate) fn foreign_origin(origin: &str) -> Response<IngressBody> {
+    let origin: String = origin.chars().take(ORIGIN_CHARS).collect();
+    own_answer(&mcp_messages::Failure::new(
+        Hop::Edge,
+        FailureCode::Refused,
+        format!("the development ingress takes no call from a web page of {origin:?}"),
+        "open the page from localhost, or leave the Origin header out if no browser sends it",
+    ))
+}
+
+/// Of an `Origin` that is named in an answer: longer ones are no names of hosts.
+const ORIGIN_CHARS: usize = 200;
+
 fn own_answer(failure: &mcp_messages::Failure) -> Response<IngressBody> {
     let mut response = Response::new(IngressBody::own(failure.to_json().into()));
     *response.status_mut() =

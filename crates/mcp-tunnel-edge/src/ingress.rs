@@ -83,6 +83,8 @@ pub(crate) enum Turned {
     Failed(Failure),
     /// The development ingress does not serve this host.
     Misdirected,
+    /// The development ingress does not serve pages of this origin.
+    ForeignOrigin(String),
 }
 
 /// The ingress for callers: by host name or path, with a caller key. Clones are cheap.
@@ -173,6 +175,10 @@ pub(crate) fn answer(
                 failure.answer(&upload.prefix(std::time::Duration::ZERO).await)
             }
             Turned::Misdirected => failure::misdirected(),
+            Turned::ForeignOrigin(origin) => {
+                measures::caller_refused("foreign_origin");
+                failure::foreign_origin(&origin)
+            }
         }
     };
     IngressFuture {

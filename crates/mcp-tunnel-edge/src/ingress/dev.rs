@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use http::header::ORIGIN;
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body::Body;
 use mcp_tunnel_auth::{
     AccessSnapshot, IdError, NameError, RouteName, TunnelId, carries_own_credential,
@@ -96,8 +96,8 @@ impl DevIngress {
         }
         let authority = authority(parts).filter(|authority| is_loopback_host(&host_of(authority)));
         let authority = authority.ok_or(Turned::Misdirected)?;
-        if !is_loopback_origin(&parts.headers) {
-            return Err(Turned::Refused("foreign_origin"));
+        if let Some(origin) = foreign_origin(&parts.headers) {
+            return Err(Turned::ForeignOrigin(origin));
         }
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         if parts.method == Method::CONNECT
@@ -186,14 +186,22 @@ fn is_loopback_host(host: &str) -> bool {
     }
 }
 
-fn is_loopback_origin(headers: &HeaderMap) -> bool {
-    headers.get_all(ORIGIN).iter().all(|origin| {
-        let origin = origin.to_str().unwrap_or_default().to_ascii_lowercase();
-        let rest = origin
-            .strip_prefix("http://")
-            .or_else(|| origin.strip_prefix("https://"));
-        rest.is_some_and(|authority| is_loopback_host(&host_of(authority)))
-    })
+/// An `Origin` that is not loopback, as far as it is text that may be said back.
+fn foreign_origin(headers: &HeaderMap) -> Option<String> {
+    let mut origins = headers.get_all(ORIGIN).iter();
+    let foreign = origins.find(|origin| !is_loopback_origin(origin))?;
+    match foreign.to_str() {
+        Ok(text) if !carries_own_credential(text.as_bytes()) => Some(text.to_owned()),
+        _ => Some(String::new()),
+    }
+}
+
+fn is_loopback_origin(origin: &HeaderValue) -> bool {
+    let origin = origin.to_str().unwrap_or_default().to_ascii_lowercase();
+    let rest = origin
+        .strip_prefix("http://")
+        .or_else(|| origin.strip_prefix("https://"));
+    rest.is_some_and(|authority| is_loopback_host(&host_of(authority)))
 }
 
 #[cfg(test)]
@@ -227,11 +235,12 @@ mod tests {
 
     #[test]
     fn loopback_origins() {
-        let check = |origin: &str, expect| {
+        let check = |origin: &str, expect: bool| {
             let headers = HeaderMap::from_iter([(ORIGIN, origin.parse().unwrap())]);
-            assert_eq!(is_loopback_origin(&headers), expect, "{origin}");
+            let foreign = (!expect).then(|| origin.to_owned());
+            assert_eq!(foreign_origin(&headers), foreign, "{origin}");
         };
-        assert!(is_loopback_origin(&HeaderMap::new()));
+        assert_eq!(foreign_origin(&HeaderMap::new()), None);
         check("http://localhost:6274", true);
         check("HTTP://LocalHost", true);
         check("https://[::1]:1", true);
@@ -241,6 +250,15 @@ mod tests {
         check("http://evil.example", false);
         check("http://localhost.evil.example:80", false);
         check("http://localhost@evil.example", false);
+        let two = [
+            (ORIGIN, HeaderValue::from_static("http://localhost")),
+            (ORIGIN, HeaderValue::from_static("http://evil.example")),
+        ];
+        let mut headers = HeaderMap::new();
+        for (name, value) in two {
+            headers.append(name, value);
+        }
+        assert_eq!(foreign_origin(&headers).unwrap(), "http://evil.example");
     }
 
     #[test]

@@ -720,17 +720,34 @@ async fn the_development_ingress_serves_loopback_names_without_a_key() {
             .status(),
         421
     );
-    assert_eq!(
-        dev(&world, "", "localhost", Some("http://evil.example"))
-            .await
-            .status(),
-        403
-    );
-    assert_eq!(
-        dev(&world, "", "localhost", Some("null")).await.status(),
-        403
-    );
     assert_eq!(dev(&world, "docs", "localhost", None).await.status(), 502);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_foreign_origin_on_the_development_ingress_is_named_with_the_cure() {
+    let world = World::new(config());
+    let key = bearer(&caller_key(1));
+    let key = key.trim_start_matches("Bearer ");
+    for (origin, named) in [
+        (
+            "http://evil.example",
+            r#"a web page of \"http://evil.example\""#,
+        ),
+        ("null", r#"a web page of \"null\""#),
+        (key, r#"a web page of \"\""#),
+    ] {
+        let answer = dev(&world, "", "localhost", Some(origin)).await;
+        let answer = text(answer).await.unwrap();
+        assert_eq!(answer.status(), 403);
+        let said = answer.body();
+        assert!(said.contains(named), "{said}");
+        assert!(said.contains("open the page from localhost"), "{said}");
+        // It asks for no key, and repeats none.
+        assert!(
+            !said.contains("caller key") && !said.contains("mck_"),
+            "{said}"
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]
