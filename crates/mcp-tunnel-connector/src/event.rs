@@ -118,23 +118,19 @@ pub(crate) fn refusal_cure(code: RefusalCode) -> &'static str {
         RefusalCode::CREDENTIAL => {
             "copy the token again, whole, and check that it is for this edge"
         }
-        RefusalCode::RETIRED => "the token was rotated: start the gateway with the new one",
+        RefusalCode::RETIRED => "start the gateway with the new token from the console",
         RefusalCode::TUNNEL => {
-            "the tunnel is unknown here or archived: create one and use its token"
+            "take the token that the console shows for this tunnel; an archived tunnel has none"
         }
-        RefusalCode::REFUSED => {
-            "an administrator refused this gateway's key: have it approved again"
-        }
+        RefusalCode::REFUSED => "have this gateway's key approved again",
         RefusalCode::INTERCEPTED => {
-            "something between gateway and edge ends TLS: let it pass this connection untouched"
+            "exempt the edge's host name from TLS inspection on the way out of the network"
         }
-        RefusalCode::ANNOUNCEMENT => {
-            "the edge does not take these routes: rename them, or use fewer"
-        }
+        RefusalCode::ANNOUNCEMENT => "rename the routes, or use fewer",
         RefusalCode::OVERLOADED => {
-            "too many gateways wait for approval or are connected: approve or refuse some"
+            "approve or refuse some of the gateways that wait, or stop some of those that are connected"
         }
-        _ => "the edge cannot decide now; the gateway keeps trying",
+        _ => "nothing: the gateway keeps trying",
     }
 }
 
@@ -142,3 +138,58 @@ pub(crate) fn refusal_cure(code: RefusalCode) -> &'static str {
 pub(crate) const EXIT_REFUSED: u8 = 3;
 /// Exit code of a program that cannot reach the edge.
 pub(crate) const EXIT_UNREACHABLE: u8 = 4;
+
+#[cfg(test)]
+mod tests {
+    use mcp_tunnel_auth::LinkRefusal;
+
+    use super::*;
+
+    /// What an edge says, by the code that it says it with, and what becomes of it.
+    #[track_caller]
+    fn check(refusal: Option<LinkRefusal>, code: RefusalCode, expect: &str) {
+        let refused = Event::Refused {
+            code,
+            text: refusal.map_or_else(String::new, |refusal| refusal.to_string()),
+            is_final: true,
+        };
+        assert_eq!(
+            refused.to_string(),
+            format!("refused by the edge: {expect}")
+        );
+    }
+
+    #[test]
+    fn a_refusal_says_the_reason_and_its_cure_once() {
+        check(
+            Some(LinkRefusal::TokenRotated),
+            RefusalCode::RETIRED,
+            "the tunnel token was rotated; start the gateway with the new token from the console",
+        );
+        check(
+            Some(LinkRefusal::Unrecognised),
+            RefusalCode::TUNNEL,
+            "the tunnel token is not known here; take the token that the console shows for this tunnel; \
+             an archived tunnel has none",
+        );
+        check(
+            Some(LinkRefusal::GatewayRefused),
+            RefusalCode::REFUSED,
+            "an administrator refused this gateway; have this gateway's key approved again",
+        );
+        check(
+            Some(LinkRefusal::Intercepted),
+            RefusalCode::INTERCEPTED,
+            "the connection to the edge is intercepted; exempt the edge's host name from TLS inspection on \
+             the way out of the network",
+        );
+        check(
+            None,
+            RefusalCode::UNAVAILABLE,
+            &format!(
+                "{}; nothing: the gateway keeps trying",
+                RefusalCode::UNAVAILABLE
+            ),
+        );
+    }
+}

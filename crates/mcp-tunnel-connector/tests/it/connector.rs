@@ -126,7 +126,7 @@ async fn a_final_refusal_ends_the_program_with_3_and_a_cure() {
     assert_eq!(event.exit_code(false), Some(3));
     assert!(
         event.to_string().contains(
-            "this token was rotated; the token was rotated: start the gateway with the new one"
+            "this token was rotated; start the gateway with the new token from the console"
         ),
         "{event}"
     );
@@ -164,7 +164,7 @@ async fn a_proxy_that_ends_tls_in_between_is_noticed() {
     assert!(
         event
             .to_string()
-            .contains("something between gateway and edge ends TLS"),
+            .contains("exempt the edge's host name from TLS inspection"),
         "{event}"
     );
     // The same credential would be good without the proxy.

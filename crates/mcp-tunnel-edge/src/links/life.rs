@@ -271,7 +271,8 @@ impl Life<'_> {
                 Turn::Close(code, refusal) => break (code, refusal),
             }
         };
-        link.close(code, refusal.map_or("", LinkRefusal::cure));
+        let said = refusal.map(|refusal| refusal.to_string());
+        link.close(code, said.as_deref().unwrap_or_default());
         // The driver says goodbye and ends; a peer that takes nothing does not delay that for long.
         let closed = timeout(FAREWELL, driver).await;
         let drained = drain.map(|(_, reason)| reason);

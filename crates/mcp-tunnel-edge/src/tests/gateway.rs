@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use mcp_tunnel_proto::{
-    CloseCode, Config, Connection, Event, GatewayEvent, GatewayHandshake, Refusal, ResetCode,
-    StreamId, Transmit,
+    CloseCode, Config, Connection, ConnectionError, Event, GatewayEvent, GatewayHandshake, Refusal,
+    ResetCode, StreamId, Transmit,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::{mpsc, oneshot};
@@ -377,6 +377,9 @@ impl Engine {
                 Event::Reset { id, code } => self.see(Seen::Reset(id, code)).await,
                 Event::Stopped { id, code } => self.see(Seen::Stopped(id, code)).await,
                 Event::GoAway { code, .. } => self.see(Seen::GoAway(code)).await,
+                Event::Closed(ConnectionError::ClosedByPeer { code, text }) => {
+                    return Some(format!("{code}: {text}"));
+                }
                 Event::Closed(error) => return Some(error.to_string()),
                 _ => {}
             }

@@ -201,7 +201,13 @@ async fn a_refused_gateway_is_cut_within_two_seconds_and_its_calls_with_it() {
     world.decide(1, GatewayState::Refused);
     world.publish();
     text(response).await.expect_err("the answer is cut");
-    assert!(gateway.closed().await.unwrap().contains("withdrawn"));
+    let said = gateway.closed().await.unwrap();
+    // The reason alone: the gateway has the cure.
+    assert!(
+        said.contains("withdrawn") && said.contains("an administrator refused this gateway"),
+        "{said}"
+    );
+    assert!(!said.contains(LinkRefusal::GatewayRefused.cure()), "{said}");
     assert!(start.elapsed() < Duration::from_secs(2));
     // That it was up has not been read yet, and is not worth telling any more.
     let down = DownReason::Withdrawn(LinkRefusal::GatewayRefused);

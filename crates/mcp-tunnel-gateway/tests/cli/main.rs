@@ -286,7 +286,7 @@ mod tests {
             "{said}"
         );
         assert!(
-            said.contains("start the gateway with the new one"),
+            said.contains("start the gateway with the new token"),
             "{said}"
         );
     }
