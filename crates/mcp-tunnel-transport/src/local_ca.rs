@@ -125,6 +125,20 @@ impl LocalCa {
         })
     }
 
+    /// The authority of a key whose certificate was lost: a new certificate over it. The pin stays, tokens stay valid.
+    ///
+    /// # Errors
+    ///
+    /// The key is not readable, or `domain` is not a DNS name. Which domain the lost certificate was for is not known.
+    pub fn from_key(
+        domain: &str,
+        key_pem: &SecretString,
+        now: SystemTime,
+    ) -> Result<Self, LocalCaError> {
+        let key = KeyPair::from_pem(key_pem.expose_secret()).map_err(|_| LocalCaError::Key)?;
+        Self::certify(parse_domain(domain)?, key, now)
+    }
+
     /// A new certificate over the same key: the pin stays, tokens stay valid.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 mod certificates;
 mod console;
 mod listen;
+mod masters;
 mod plan;
 mod rest;
 

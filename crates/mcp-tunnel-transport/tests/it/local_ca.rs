@@ -23,6 +23,38 @@ fn what_is_stored_loads_again() {
 }
 
 #[test]
+fn a_lost_certificate_is_made_again_over_its_key() {
+    let now = SystemTime::now();
+    let again = LocalCa::from_key(DOMAIN, &ca().key_pem(), now).unwrap();
+    assert_eq!(again.pin(), ca().pin());
+    assert_ne!(again.certificate_pem(), ca().certificate_pem());
+    // What it vouches for is good under the old certificate too, wherever that one is trusted.
+    let leaf = again.issue(now).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(ca().certificate().clone()).unwrap();
+    let parsed = rustls::server::ParsedCertificate::try_from(&leaf.chain()[0]).unwrap();
+    rustls::client::verify_server_cert_signed_by_trust_anchor(
+        &parsed,
+        &roots,
+        &[],
+        rustls_pki_types::UnixTime::now(),
+        rustls::crypto::ring::default_provider()
+            .signature_verification_algorithms
+            .all,
+    )
+    .unwrap();
+    let nonsense = "nonsense".to_owned().into();
+    assert!(matches!(
+        LocalCa::from_key(DOMAIN, &nonsense, now),
+        Err(LocalCaError::Key)
+    ));
+    assert!(matches!(
+        LocalCa::from_key("not a name", &ca().key_pem(), now),
+        Err(LocalCaError::Domain)
+    ));
+}
+
+#[test]
 fn what_does_not_fit_is_refused_by_name() {
     let other = crate::common::new_ca();
     let refusal =

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::args::ServeArgs;
-use crate::data::{DATABASE, DataFolder, read_secret};
+use crate::data::{DataFolder, read_secret};
 use crate::failure::Failure;
 use crate::out::say;
 
@@ -163,28 +163,7 @@ fn authority(data: &DataFolder, domain: &DomainName) -> Result<LocalCa, Failure>
     let now = SystemTime::now();
     let certificate = data.file(CA_CERTIFICATE);
     let Ok(pem) = std::fs::read_to_string(&certificate) else {
-        // A first start that was cut short has no database yet; later a new key would end
-        // every token that pins this one.
-        if data.file(CA_KEY).exists() && data.file(DATABASE).exists() {
-            return Err(Failure::wrong(
-                format_args!("{} is missing", certificate.display()),
-                "put it back from a copy; or move ca.key away for a new CA, and start every \
-                 gateway with its token as `mcp-cloud tunnel token` shows it then",
-            ));
-        }
-        let authority = LocalCa::generate(domain.as_str(), now).map_err(Failure::internal)?;
-        // The key first: a certificate without its key would not be made again.
-        data.write(
-            CA_KEY,
-            secrecy::ExposeSecret::expose_secret(&authority.key_pem()),
-            0o600,
-        )?;
-        data.write(CA_CERTIFICATE, authority.certificate_pem(), 0o644)?;
-        say!(
-            "made {}: what vouches for the edge; clients trust it",
-            certificate.display()
-        );
-        return Ok(authority);
+        return new_certificate(data, domain, now);
     };
     let key: SecretString = read_secret(&data.file(CA_KEY))?;
     let authority = LocalCa::load(domain.as_str(), &pem, &key).map_err(|error| {
@@ -206,6 +185,44 @@ fn authority(data: &DataFolder, domain: &DomainName) -> Result<LocalCa, Failure>
     let renewed = authority.renew(now).map_err(Failure::internal)?;
     data.write(CA_CERTIFICATE, renewed.certificate_pem(), 0o644)?;
     Ok(renewed)
+}
+
+/// The authority of a folder without its certificate. A key that is there stays, whether the certificate was lost or the
+/// first start was cut short: tokens pin the key, and a new one would end every one of them.
+fn new_certificate(
+    data: &DataFolder,
+    domain: &DomainName,
+    now: SystemTime,
+) -> Result<LocalCa, Failure> {
+    let (certificate, key_file) = (data.file(CA_CERTIFICATE), data.file(CA_KEY));
+    let had_key = key_file.exists();
+    let authority = if had_key {
+        LocalCa::from_key(domain.as_str(), &read_secret(&key_file)?, now).map_err(|error| {
+            Failure::usage(
+                anyhow::Error::new(error).context(key_file.display().to_string()),
+                "put ca.key back from a copy, or start with another folder",
+            )
+        })?
+    } else {
+        let authority = LocalCa::generate(domain.as_str(), now).map_err(Failure::internal)?;
+        // The key first: a certificate without its key would not be made again.
+        let key = authority.key_pem();
+        data.write(CA_KEY, secrecy::ExposeSecret::expose_secret(&key), 0o600)?;
+        authority
+    };
+    data.write(CA_CERTIFICATE, authority.certificate_pem(), 0o644)?;
+    if had_key {
+        say!(
+            "made {} again, of the same key: tokens stay good",
+            certificate.display()
+        );
+    } else {
+        say!(
+            "made {}: what vouches for the edge; clients trust it",
+            certificate.display()
+        );
+    }
+    Ok(authority)
 }
 
 fn leaf_of(authority: &LocalCa) -> Result<Arc<CertifiedKey>, Failure> {

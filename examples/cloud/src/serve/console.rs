@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use managed_agents_api::serve::Permissions;
-use mcp_console::store::{SqliteConfig, SqliteStore};
+use mcp_console::store::{SqliteConfig, SqliteStore, TunnelStore as _};
 use mcp_console::{ApiKeys, Config, Console};
-use mcp_tunnel_auth::{ApiKey, MasterKey, WorkspaceId};
-use secrecy::{ExposeSecret as _, SecretString};
+use mcp_tunnel_auth::{ApiKey, MasterKeyId, WorkspaceId};
+use secrecy::ExposeSecret as _;
 
+use super::masters::MasterKeys;
 use super::plan::Plan;
 use crate::args::ServeArgs;
-use crate::data::{DATABASE, DataFolder, Origin, read_secret};
+use crate::data::{DATABASE, DataFolder, Origin};
 use crate::failure::Failure;
 use crate::out::say;
 
@@ -20,10 +21,6 @@ pub(super) async fn open(
     args: &ServeArgs,
     plan: &Plan,
 ) -> Result<(Arc<SqliteStore>, Console), Failure> {
-    let mut config = console_config(data, args, plan)?;
-    if args.auto_approve {
-        config = config.with_approval(mcp_tunnel_auth::Approval::Auto);
-    }
     let file = data.file(DATABASE);
     let unusable = |error| {
         Failure::usage(
@@ -34,6 +31,11 @@ pub(super) async fn open(
     let store = SqliteStore::open(&SqliteConfig::new(&file))
         .await
         .map_err(unusable)?;
+    let in_use = store
+        .master_keys_in_use()
+        .await
+        .map_err(Failure::internal)?;
+    let config = console_config(data, args, plan, &in_use)?;
     let store = Arc::new(store);
     adopt_admin_key(data, Arc::clone(&store)).await?;
     let console = Console::new(Arc::clone(&store) as _, config)
@@ -42,39 +44,26 @@ pub(super) async fn open(
     Ok((store, console))
 }
 
-fn console_config(data: &DataFolder, args: &ServeArgs, plan: &Plan) -> Result<Config, Failure> {
-    let (text, origin) = match &args.master_key_file {
-        Some(path) => (read_secret(path)?, Origin::Found),
-        None => data.secret("master.key", || {
-            let bytes: [u8; 32] = random();
-            let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            SecretString::from(digits)
-        })?,
-    };
-    if origin == Origin::Made {
-        let file = data.file("master.key");
-        say!(
-            "made {}: tunnel tokens are derived from it; keep a copy",
-            file.display()
-        );
+fn console_config(
+    data: &DataFolder,
+    args: &ServeArgs,
+    plan: &Plan,
+    in_use: &[MasterKeyId],
+) -> Result<Config, Failure> {
+    let mut masters = match &args.master_key_file {
+        Some(file) => MasterKeys::given(file, in_use)?,
+        None => MasterKeys::of(data, in_use)?,
     }
-    let mut keys = text
-        .expose_secret()
-        .lines()
-        .filter(|line| !line.trim().is_empty())
-        .map(|line| {
-            MasterKey::parse(line)
-                .map_err(|error| Failure::usage(error, "one key a line, the newest first"))
-        });
-    let master = keys.next().unwrap_or_else(|| {
-        Err(Failure::wrong(
-            "the master key file is empty",
-            "put the key back from your copy",
-        ))
-    })?;
-    let mut config = Config::new(master, args.domain.clone(), plan.public_edge.clone());
-    for older in keys {
-        config = config.with_older_master(older?);
+    .into_iter();
+    let newest = masters
+        .next()
+        .ok_or_else(|| Failure::internal(anyhow::anyhow!("no master key")))?;
+    let mut config = Config::new(newest, args.domain.clone(), plan.public_edge.clone());
+    for older in masters {
+        config = config.with_older_master(older);
+    }
+    if args.auto_approve {
+        config = config.with_approval(mcp_tunnel_auth::Approval::Auto);
     }
     if let Some(pin) = plan.ca_pin {
         config = config.with_ca_pin(pin);
@@ -113,7 +102,7 @@ async fn adopt_admin_key(data: &DataFolder, store: Arc<SqliteStore>) -> Result<(
     Ok(())
 }
 
-fn random<const N: usize>() -> [u8; N] {
+pub(super) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the operating system gives randomness");
     bytes

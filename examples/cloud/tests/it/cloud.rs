@@ -155,6 +155,15 @@ impl Drop for Running {
     }
 }
 
+/// An address that nobody has at this moment, with a port below those that kernels hand out by themselves: one of
+/// theirs could become the near end of somebody's connection before the program binds it.
+pub(crate) fn free_address() -> String {
+    let first = std::process::id() * 7;
+    let mut ports = (0..1_000).map(|step| 10_000 + (first + step) % 20_000);
+    let free = ports.find(|port| std::net::TcpListener::bind(format!("127.0.0.1:{port}")).is_ok());
+    format!("127.0.0.1:{}", free.expect("a free port"))
+}
+
 pub(crate) fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

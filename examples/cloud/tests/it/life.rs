@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
-use crate::cloud::{Folder, PROGRAM, errors, start_with, text};
+use crate::cloud::{Folder, PROGRAM, errors, free_address, start_with, text};
 
 #[test]
 fn the_first_start_makes_what_later_starts_reuse() {
@@ -96,26 +96,86 @@ fn a_start_that_was_killed_half_way_is_finished_by_the_next() {
 }
 
 #[test]
-fn a_lost_certificate_of_the_authority_replaces_no_key() {
+fn a_lost_certificate_of_the_authority_is_made_again_and_replaces_no_key() {
     let folder = Folder::new();
-    folder.start(&[]).kill();
+    let edge = free_address();
+    let first = folder.start(&["--edge-listen", &edge]);
+    let token = || folder.json(&["tunnel", "token", "demo"])["tunnel_token"].clone();
+    folder.json(&["tunnel", "create", "demo"]);
+    let pinned = token();
+    first.kill();
     let key = folder.path().join("ca.key");
     let before = std::fs::read_to_string(&key).unwrap();
     std::fs::remove_file(folder.path().join("ca.pem")).unwrap();
-    let refused = folder.run(&[
-        "--listen",
-        "127.0.0.1:0",
-        "--edge-listen",
-        "127.0.0.1:0",
-        "--ingress-listen",
-        "127.0.0.1:0",
-    ]);
-    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
-    let told = errors(&refused);
-    assert!(told.contains("put it back from a copy"), "{told}");
+    let second = folder.start(&["--edge-listen", &edge]);
+    assert_eq!(second.before.len(), 1, "{:?}", second.before);
+    assert!(second.before[0].contains("tokens stay good"));
     assert_eq!(std::fs::read_to_string(&key).unwrap(), before);
-    std::fs::remove_file(key).unwrap();
+    // The pin is part of the token, and so is the edge's address.
+    assert_eq!(token(), pinned);
+    second.kill();
+    let third = folder.start(&[]);
+    assert!(third.before.is_empty(), "{:?}", third.before);
+}
+
+const ANYWHERE: [&str; 6] = [
+    "--listen",
+    "127.0.0.1:0",
+    "--edge-listen",
+    "127.0.0.1:0",
+    "--ingress-listen",
+    "127.0.0.1:0",
+];
+
+#[test]
+fn a_lost_master_key_is_not_replaced_while_tokens_need_it() {
+    let folder = Folder::new();
+    let file = folder.path().join("master.key");
+    let read = || std::fs::read_to_string(&file).unwrap();
+    let write = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    // Nothing depends on it yet: a new one is made.
     folder.start(&[]).kill();
+    let unused = read();
+    std::fs::remove_file(&file).unwrap();
+    let cloud = folder.start(&[]);
+    assert_ne!(read(), unused);
+    folder.json(&["tunnel", "create", "demo"]);
+    let token = folder.json(&["tunnel", "token", "demo"]);
+    cloud.kill();
+    let needed = read();
+
+    // Missing, or another in its place: refused with the cure, and nothing is written.
+    let refused = || {
+        let refused = folder.run(&ANYWHERE);
+        assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
+        let told = errors(&refused);
+        assert!(told.contains("put it back from your copy"), "{told}");
+        let (_, rest) = told.split_once("`lost ").expect("the way out");
+        rest.split('`').next().unwrap().to_owned()
+    };
+    std::fs::remove_file(&file).unwrap();
+    let id = refused();
+    assert!(!file.exists());
+    write(&unused);
+    assert_eq!(refused(), id);
+
+    // Back again, below the newer one; and a word that it is gone for good.
+    write(&format!("{unused}{needed}"));
+    let cloud = folder.start(&[]);
+    assert_eq!(folder.json(&["tunnel", "token", "demo"])["id"], token["id"]);
+    cloud.kill();
+    write(&format!("lost {id}\n"));
+    let _cloud = folder.start(&[]);
+    assert!(
+        read().ends_with(&format!("lost {id}\n")),
+        "kept beside the new key"
+    );
+    assert!(!folder.run(&["tunnel", "token", "demo"]).status.success());
+    folder.json(&["tunnel", "rotate", "demo", "--reason", "lost key"]);
+    folder.json(&["tunnel", "token", "demo"]);
 }
 
 #[test]
@@ -124,14 +184,7 @@ fn a_key_that_others_can_read_is_refused() {
     folder.start(&[]).kill();
     let key = folder.path().join("master.key");
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o640)).unwrap();
-    let refused = folder.run(&[
-        "--listen",
-        "127.0.0.1:0",
-        "--edge-listen",
-        "127.0.0.1:0",
-        "--ingress-listen",
-        "127.0.0.1:0",
-    ]);
+    let refused = folder.run(&ANYWHERE);
     assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
     assert!(
         errors(&refused).contains("chmod 600"),
@@ -166,11 +219,7 @@ fn another_domain_is_refused_with_the_cure() {
 #[test]
 fn edge_and_callers_may_share_one_address() {
     let folder = Folder::new();
-    let port = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap().port()
-    };
-    let shared = format!("127.0.0.1:{port}");
+    let shared = free_address();
     let cloud = start_with(
         Command::new(PROGRAM),
         &folder.path(),
