@@ -26,6 +26,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mcp_diagnostics::telemetry::chain;
 use mcp_messages::{RequestId, RequestIdFinder};
+use mcp_tunnel_proto::TraceContext;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
@@ -48,6 +49,8 @@ pub(crate) struct Call {
     pub(crate) route: String,
     /// Until when the MCP server must have begun its answer.
     pub(crate) deadline: Duration,
+    /// For a request that says nothing of its own about it.
+    pub(crate) trace: Option<TraceContext>,
 }
 
 /// Serves the one request of a stream until its answer is complete or `aborted` resolves.
@@ -154,6 +157,7 @@ async fn forward(
         .get(PROBE_FIELD)
         .is_some_and(|value| value == "1");
     head::to_server(&mut parts, upstream.server());
+    head::trace(&mut parts, call.trace);
     let request = Request::from_parts(parts, Primed::prime(body).await);
     let answer = obtain(upstream, request, call).await?;
     let took = began.elapsed();

@@ -12,6 +12,7 @@ use mcp_tunnel_proto::{OpenHeader, ResetCode, StreamKind};
 use mcp_tunnel_transport::{IncomingStream, Link, RecvStream, SendStream, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::{JoinError, JoinSet};
+use tracing::field::display;
 use tracing::{Instrument, debug, debug_span, error};
 
 use crate::exchange::{self, Broken, Call};
@@ -39,7 +40,8 @@ pub(crate) async fn serve(link: Link, calls: Arc<Calls>) {
             Some(ended) = running.join_next() => report(ended),
             incoming = link.accept() => {
                 let Some(IncomingStream { header, stream, .. }) = incoming else { break };
-                let span = debug_span!("call", stream = %stream.id(), route = header.route.as_str());
+                let trace = header.trace.map(display);
+                let span = debug_span!("call", stream = %stream.id(), route = header.route.as_str(), trace);
                 running.spawn(call(header, stream, Arc::clone(&calls)).instrument(span));
             }
         }
@@ -61,6 +63,7 @@ async fn call(header: OpenHeader, mut stream: Stream, calls: Arc<Calls>) {
         deadline: header.deadline.map_or(calls.answer_deadline, |asked| {
             asked.min(calls.answer_deadline)
         }),
+        trace: header.trace,
     };
     let stream = SharedStream::new(stream);
     let watched = stream.clone();

@@ -15,6 +15,7 @@ pub(crate) mod headers;
 mod io;
 pub(crate) mod severable;
 pub(crate) mod sse;
+pub(crate) mod trace;
 pub(crate) mod upload;
 
 use std::future::poll_fn;
@@ -25,7 +26,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version};
 use mcp_tunnel_auth::RouteName;
-use mcp_tunnel_proto::{OpenHeader, ResetCode, StreamKind};
+use mcp_tunnel_proto::{OpenHeader, ResetCode, StreamKind, TraceContext};
 use mcp_tunnel_transport::{OpenError, StreamError};
 use tokio::time::Instant;
 
@@ -59,6 +60,7 @@ pub(crate) struct Admitted {
     pub(crate) cookies: Cookies,
     /// The caller asked for the time of each hop.
     pub(crate) probe: bool,
+    pub(crate) trace: Option<TraceContext>,
 }
 
 /// Why a call gets no answer from the server.
@@ -162,10 +164,11 @@ async fn begin_on_some_link(
             link = shared.links.pick(tunnel, route, &tried, shared.config.hold) => link?,
         };
         let waited = started.elapsed();
+        let header = open_header(admitted, upload, deadline)?;
         let begun = tokio::select! {
             biased;
             () = cut(call) => return Err(Ended::Withdrawn),
-            begun = attempt(&link, call, &mut head, upload) => begun,
+            begun = attempt(&link, header, call, &mut head, upload) => begun,
             () = late(upload, deadline) => Err(Failed::Final(Failure::Late { after: Some(deadline) })),
         };
         match begun {
@@ -180,6 +183,25 @@ async fn begin_on_some_link(
     }
 }
 
+/// What the gateway is told beside the request. The deadline is the edge's own, and is told only where it counts from
+/// now: while a body is still coming, each part of it begins the wait anew.
+fn open_header(
+    admitted: &Admitted,
+    upload: &Upload,
+    deadline: Duration,
+) -> Result<OpenHeader, Failure> {
+    // Every route of ours is a label of DNS, which is all that the wire asks for.
+    let route = admitted.grant.route.as_str().parse();
+    let route = route.map_err(|_| Failure::BadAnswer)?;
+    let mut header = OpenHeader::new(StreamKind::Http, route);
+    header.deadline = upload.is_whole().then(|| {
+        let left = (upload.progress() + deadline).saturating_duration_since(Instant::now());
+        left.max(Duration::from_millis(1))
+    });
+    header.trace = admitted.trace;
+    Ok(header)
+}
+
 /// How an attempt on one link failed.
 enum Failed {
     /// Nothing was begun at the far end.
@@ -191,15 +213,12 @@ enum Failed {
 /// Makes one attempt. It takes the head with the body; without a body it leaves the head for another attempt.
 async fn attempt(
     link: &LiveLink,
+    header: OpenHeader,
     call: &LiveCall,
     head: &mut Option<Parts>,
     upload: &Upload,
 ) -> Result<Begun, Failed> {
     let route = &call.grant().route;
-    // Every route of ours is a label of DNS, which is all that the wire asks for.
-    let route_on_wire = route.as_str().parse();
-    let route_on_wire = route_on_wire.map_err(|_| Failed::Final(Failure::BadAnswer))?;
-    let header = OpenHeader::new(StreamKind::Http, route_on_wire);
     let opened = link.link.open(header, Bytes::new()).await;
     let stream = opened.map_err(|error| match error {
         OpenError::NoRoom { .. } => Failed::NotBegun(Failure::GatewayBusy),

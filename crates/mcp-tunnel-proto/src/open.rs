@@ -179,6 +179,25 @@ impl TraceContext {
         }
     }
 
+    /// Reads a `traceparent` header field (W3C Trace Context, section 3.2); `None` for what is none, and for ids of
+    /// zeros only. Of a later version it takes what the first one had.
+    #[must_use]
+    pub fn from_traceparent(text: &str) -> Option<Self> {
+        let mut fields = text.split('-');
+        let [version] = hex(fields.next()?)?;
+        let context = Self {
+            trace_id: hex(fields.next()?)?,
+            span_id: hex(fields.next()?)?,
+            flags: hex::<1>(fields.next()?)?[0],
+        };
+        let is_known = match version {
+            0 => fields.next().is_none(),
+            later => later != 0xff,
+        };
+        let has_ids = context.trace_id != [0; 16] && context.span_id != [0; 8];
+        (is_known && has_ids).then_some(context)
+    }
+
     fn decode(mut value: &[u8]) -> Result<Self, Violation> {
         let context = Self {
             trace_id: wire::array(&mut value)?,
@@ -200,6 +219,39 @@ impl TraceContext {
     }
 }
 
+/// As a `traceparent` header field.
+impl fmt::Display for TraceContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("00-")?;
+        self.trace_id
+            .iter()
+            .try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        f.write_str("-")?;
+        self.span_id
+            .iter()
+            .try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        write!(f, "-{:02x}", self.flags)
+    }
+}
+
+/// Bytes in lower-case hexadecimal, exactly as many as asked for.
+fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    if text.len() != 2 * N {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        let [high, low] = *pair else { return None };
+        *byte = digit(high)? << 4 | digit(low)?;
+    }
+    Some(bytes)
+}
+
 /// What OPEN says about its stream, before any payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -210,7 +262,8 @@ pub struct OpenHeader {
     pub route: RouteName,
     /// How both ends schedule it.
     pub urgency: Urgency,
-    /// Time left for the whole exchange, counted from OPEN's arrival; whole milliseconds, at most 49 days.
+    /// How long the opener still waits for an answer to begin, counted from OPEN's arrival; whole milliseconds, at most
+    /// 49 days.
     pub deadline: Option<Duration>,
     /// The trace it belongs to.
     pub trace: Option<TraceContext>,
@@ -299,5 +352,49 @@ impl OpenHeader {
             }
         }
         Ok((header, length + 2))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(traceparent: &str, expect: Option<TraceContext>) {
+        assert_eq!(
+            TraceContext::from_traceparent(traceparent),
+            expect,
+            "{traceparent}"
+        );
+    }
+
+    #[test]
+    fn a_traceparent_reads_back_and_nothing_else_is_taken_for_one() {
+        let text = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let context = TraceContext::from_traceparent(text).unwrap();
+        assert_eq!(
+            (context.trace_id[0], context.span_id[7], context.flags),
+            (0x0a, 0x31, 1)
+        );
+        assert_eq!(context.to_string(), text);
+        let later = text.replacen("00", "cc", 1);
+        check(&later, Some(context));
+        check(&format!("{later}-what-comes-then"), Some(context));
+        for wrong in [
+            "",
+            "00",
+            &format!("{text}-more"),
+            &text.replacen("00", "ff", 1),
+            &text.replacen("00", "0", 1),
+            &text.to_uppercase(),
+            &text.replace("0af7651916cd43dd8448eb211c80319c", &"0".repeat(32)),
+            &text.replace("b7ad6b7169203331", &"0".repeat(16)),
+            &text.replace("b7ad", "b7a"),
+            &text.replace("b7ad", "b7ax"),
+            &text.replace('-', "_"),
+            "00-é-é-é",
+        ] {
+            check(wrong, None);
+        }
     }
 }

@@ -3,6 +3,7 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri, Version, request, response};
 use mcp_tunnel_auth::carries_own_credential;
+use mcp_tunnel_proto::TraceContext;
 
 use crate::server::{McpServer, is_plain_path};
 
@@ -89,6 +90,16 @@ pub(super) fn to_server(request: &mut request::Parts, server: &McpServer) {
     }
 }
 
+/// Tells the server the trace that the edge has begun; what a caller says itself has passed already.
+pub(super) fn trace(request: &mut request::Parts, trace: Option<TraceContext>) {
+    if let Some(trace) = trace
+        && !request.headers.contains_key(TRACEPARENT)
+        && let Ok(value) = HeaderValue::from_str(&trace.to_string())
+    {
+        request.headers.insert(TRACEPARENT, value);
+    }
+}
+
 /// Makes the server's answer one of the gateway: hop-by-hop and tunnel fields gone.
 pub(super) fn to_edge(response: &mut response::Parts) {
     remove_hop_by_hop(&mut response.headers);
@@ -146,6 +157,8 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
 ];
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 const TUNNEL_PREFIX: &str = "mcp-tunnel-";
 

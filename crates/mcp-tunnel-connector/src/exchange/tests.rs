@@ -44,6 +44,7 @@ impl Edge {
         let call = Call {
             route: route.to_owned(),
             deadline,
+            trace: None,
         };
         let mut served = JoinSet::new();
         served.spawn(async move {
@@ -205,6 +206,7 @@ async fn a_short_answer_leaves_in_one_write_although_it_was_chunked() {
     let call = Call {
         route: String::new(),
         deadline: Duration::from_secs(60),
+        trace: None,
     };
     let serve = Box::pin(serve(gateway, call, &upstreams, std::future::pending()));
     let exchange = async {

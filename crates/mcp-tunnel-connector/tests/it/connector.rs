@@ -5,13 +5,13 @@ use std::time::Duration;
 use mcp_diagnostics::admin::{Metrics, Readiness};
 use mcp_tunnel_auth::{LinkCredential, LinkRefusal};
 use mcp_tunnel_connector::{Connector, ConnectorConfig, Event};
-use mcp_tunnel_proto::{CloseCode, Refusal, RefusalCode, ResetCode, StreamKind};
+use mcp_tunnel_proto::{CloseCode, Refusal, RefusalCode, ResetCode, StreamKind, TraceContext};
 use mcp_tunnel_transport::{Link, StreamError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
 use crate::edge::{
-    CALL, Edge, answer, ca, config, connector, finish, key, open, servers, snapshot, token,
+    CALL, Edge, answer, ca, config, connector, finish, key, open, open_as, servers, snapshot, token,
 };
 use crate::server::{Server, given_up};
 
@@ -73,6 +73,57 @@ async fn the_token_alone_leads_to_the_edge_and_a_call_is_served() {
         text.starts_with("HTTP/1.1 200 OK") && text.ends_with("\r\n\r\nhi"),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn a_server_is_given_no_longer_than_the_edge_waits() {
+    let (mut edge, server) = (Edge::bind().await, Server::bind().await);
+    // By itself the gateway would wait for minutes.
+    let mut connector = connector(&edge, server.address);
+    let link = linked(&mut edge, &mut connector).await;
+    let (text, socket) = while_serving(&mut connector, async {
+        let stream = open_as(&link, CALL, |header| {
+            header.deadline = Some(Duration::from_millis(50));
+        })
+        .await;
+        let (socket, _) = server.request().await;
+        (answer(stream).await.unwrap(), socket)
+    })
+    .await;
+    assert!(text.starts_with("HTTP/1.1 504 "), "{text}");
+    assert!(text.contains(r#""hop":"server""#), "{text}");
+    // The server learns at once that nobody waits any more.
+    while_serving(&mut connector, given_up(socket)).await;
+}
+
+#[tokio::test]
+async fn a_trace_that_the_edge_began_reaches_the_server_and_a_callers_own_stays() {
+    const BEGUN: &str = "00-11111111111111111111111111111111-2222222222222222-00";
+    const OWN: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let (mut edge, server) = (Edge::bind().await, Server::bind().await);
+    let mut connector = connector(&edge, server.address);
+    let link = linked(&mut edge, &mut connector).await;
+    while_serving(&mut connector, async {
+        let with_own = CALL.replacen("host:", &format!("traceparent: {OWN}\r\nhost:"), 1);
+        for (call, told, expect) in [
+            (CALL, None, None),
+            (CALL, Some(BEGUN), Some(BEGUN)),
+            (&with_own, Some(BEGUN), Some(OWN)),
+        ] {
+            let stream = open_as(&link, call, |header| {
+                header.trace = told.and_then(TraceContext::from_traceparent);
+            })
+            .await;
+            let (_, request) = server.request().await;
+            let seen: Vec<&str> = request
+                .lines()
+                .filter_map(|line| line.strip_prefix("traceparent: "))
+                .collect();
+            assert_eq!(seen, Vec::from_iter(expect), "{request}");
+            drop(stream);
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

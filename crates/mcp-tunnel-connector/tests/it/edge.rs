@@ -173,6 +173,18 @@ pub(crate) async fn open(link: &Link, kind: StreamKind, call: &str) -> Stream {
         .unwrap()
 }
 
+/// The same, with more said about the call.
+pub(crate) async fn open_as(
+    link: &Link,
+    call: &str,
+    about: impl FnOnce(&mut OpenHeader),
+) -> Stream {
+    let mut header = OpenHeader::new(StreamKind::Http, RouteName::parse("").unwrap());
+    about(&mut header);
+    let first = Bytes::from(call.to_owned());
+    link.open(header, first).await.unwrap()
+}
+
 /// The whole answer to a call, or how it broke off.
 pub(crate) async fn answer(mut stream: Stream) -> std::io::Result<String> {
     let mut text = String::new();

@@ -143,6 +143,13 @@ impl Upload {
         !state.touched && state.is_end()
     }
 
+    /// Whether all of it has come.
+    pub(crate) fn is_whole(&self) -> bool {
+        let state = self.lock();
+        let nothing_to_come = state.rest.as_ref().is_none_or(Body::is_end_stream);
+        nothing_to_come && state.broken.is_none()
+    }
+
     /// Whether the exchange knows that it has taken everything. Unlike the body's own end, which another task may
     /// reach at any time, this turns true only while the exchange asks, and so before it writes what follows.
     pub(crate) fn is_told_end(&self) -> bool {

@@ -13,8 +13,8 @@ use super::address::{self, Address, TunnelName};
 use super::{PeerInfo, Turned};
 use crate::calls::{Admittance, Grant};
 use crate::clock::unix_ms;
-use crate::exchange::Admitted;
 use crate::exchange::headers::{Cookies, PROBE, TUNNEL_AUTHORIZATION};
+use crate::exchange::{Admitted, trace};
 use crate::failure::Failure;
 use crate::{EdgeConfig, Shared};
 
@@ -54,6 +54,7 @@ pub(crate) fn admit(shared: &Shared, parts: &Parts) -> Result<Admitted, Turned> 
             TunnelName::Id(_) => Cookies::Drop,
         },
         probe: parts.headers.get(PROBE).is_some_and(|value| value == "1"),
+        trace: trace::of(&parts.headers),
     })
 }
 

@@ -23,7 +23,7 @@ use crate::calls::{Admittance, Grant};
 use crate::exchange::answer::IngressBody;
 use crate::exchange::headers::{Cookies, PROBE};
 use crate::exchange::upload::Upload;
-use crate::exchange::{Admitted, BoxError};
+use crate::exchange::{Admitted, BoxError, trace};
 use crate::failure::Failure;
 
 /// Where a development ingress leads: `ROUTE`, `TUNNEL_ID/ROUTE`, or by default the only tunnel's only route.
@@ -129,6 +129,7 @@ impl DevIngress {
             peer: peer.map(|peer| peer.address.ip()),
             cookies: Cookies::Pass,
             probe: parts.headers.get(PROBE).is_some_and(|value| value == "1"),
+            trace: trace::of(&parts.headers),
         })
     }
 

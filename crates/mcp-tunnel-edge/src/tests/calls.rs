@@ -367,6 +367,80 @@ async fn an_answer_that_does_not_begin_is_a_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_gateway_is_told_how_long_the_edge_waits() {
+    let mut world = World::new(config().set_head_deadline(Duration::from_secs(60)));
+    // A second of the minute goes by before a gateway is there.
+    let call = world.call(post(1, HELLO));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut gateway = world.active(1).await;
+    let (stream, _) = gateway.request().await;
+    let told = gateway.last_head().deadline.unwrap();
+    assert_eq!(told.as_secs(), 59, "{told:?}");
+    gateway.answer(stream, OK).await;
+    assert_eq!(call.head().await.status(), 200);
+
+    // While a body comes, the wait begins anew with each part: there is nothing to tell yet.
+    let parts = futures_util::stream::pending::<Result<http_body::Frame<Bytes>, std::io::Error>>();
+    let mut upload = post(1, "").map(|_| http_body_util::StreamBody::new(parts));
+    upload.headers_mut().remove("content-length");
+    let _call = world.call(upload);
+    gateway.request().await;
+    assert_eq!(gateway.last_head().deadline, None);
+}
+
+const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+#[tokio::test(start_paused = true)]
+async fn a_callers_trace_travels_beside_the_call_and_in_it() {
+    let mut world = World::new(config());
+    let mut gateway = world.active(1).await;
+    for (given, told) in [
+        (&[TRACE][..], Some(TRACE)),
+        (&["not-a-trace"], None),
+        (&[TRACE, TRACE], None),
+        // Nobody reads the log of calls: a trace of our own would lead nowhere.
+        (&[], None),
+    ] {
+        let mut request = post(1, HELLO);
+        for value in given {
+            request
+                .headers_mut()
+                .append("traceparent", value.parse().unwrap());
+        }
+        let call = world.call(request);
+        let (stream, seen) = gateway.request().await;
+        let trace = gateway.last_head().trace.map(|trace| trace.to_string());
+        assert_eq!(trace.as_deref(), told, "{given:?}");
+        let passed: Vec<&str> = seen
+            .lines()
+            .filter_map(|line| line.strip_prefix("traceparent: "))
+            .collect();
+        assert_eq!(passed, given, "whatever it is, it is the server's to judge");
+        gateway.answer(stream, OK).await;
+        assert_eq!(call.head().await.status(), 200);
+    }
+}
+
+#[test]
+fn an_edge_that_logs_calls_begins_a_trace_for_those_without() {
+    let debug = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .with_writer(std::io::sink)
+        .finish();
+    let headers = HeaderMap::new();
+    let begun = tracing::subscriber::with_default(debug, || {
+        [(); 2].map(|()| crate::exchange::trace::of(&headers).unwrap())
+    });
+    assert_ne!(begun[0].trace_id, begun[1].trace_id);
+    assert_ne!(begun[0].span_id, [0; 8]);
+    assert_eq!(
+        begun[0].flags, 0,
+        "whether to collect it is for others to say"
+    );
+    assert_eq!(crate::exchange::trace::of(&headers), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_upload_that_moves_does_not_time_out() {
     let mut world = World::new(config().set_head_deadline(Duration::from_secs(60)));
     let mut gateway = world.active(1).await;

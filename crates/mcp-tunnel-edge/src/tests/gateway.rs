@@ -1,13 +1,13 @@
 //! A gateway played by a test: the protocol's state machine over an in-memory TLS connection, told what to do.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use mcp_tunnel_proto::{
-    CloseCode, Config, Connection, ConnectionError, Event, GatewayEvent, GatewayHandshake, Refusal,
-    ResetCode, StreamId, Transmit,
+    CloseCode, Config, Connection, ConnectionError, Event, GatewayEvent, GatewayHandshake,
+    OpenHeader, Refusal, ResetCode, StreamId, Transmit,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::{mpsc, oneshot};
@@ -51,7 +51,11 @@ pub(super) struct Gateway {
     seen: mpsc::Receiver<Seen>,
     /// Seen, but not what was waited for.
     put_aside: VecDeque<Seen>,
+    heads: Heads,
 }
+
+/// What the edge said of each stream that it opened, oldest first.
+type Heads = Arc<Mutex<Vec<OpenHeader>>>;
 
 impl Gateway {
     /// The next thing seen; panics if nothing comes in a minute, of virtual time mostly.
@@ -81,6 +85,12 @@ impl Gateway {
             }
             aside.push_back(seen);
         }
+    }
+
+    /// What the edge said of the stream that it opened last.
+    pub(super) fn last_head(&self) -> OpenHeader {
+        let heads = self.heads.lock().unwrap();
+        heads.last().expect("a stream was opened").clone()
     }
 
     /// The approval code of a pending link.
@@ -205,24 +215,28 @@ pub(super) struct Engine {
     seen: mpsc::Sender<Seen>,
     input: BytesMut,
     unsent: HashMap<StreamId, (VecDeque<Bytes>, bool)>,
+    heads: Heads,
 }
 
 /// A gateway on a finished TLS connection; the engine runs in a task of the caller.
 pub(super) fn gateway(tls: TlsStream<DuplexStream>) -> (Gateway, Engine) {
     let (orders, ordered) = mpsc::channel(64);
     let (see, seen) = mpsc::channel(65_536);
+    let heads = Heads::default();
     let engine = Engine {
         tls,
         orders: ordered,
         seen: see,
         input: BytesMut::new(),
         unsent: HashMap::new(),
+        heads: Arc::clone(&heads),
     };
     (
         Gateway {
             orders,
             seen,
             put_aside: VecDeque::new(),
+            heads,
         },
         engine,
     )
@@ -365,6 +379,9 @@ impl Engine {
         while let Some(event) = connection.poll_event() {
             match event {
                 Event::Opened { id, .. } | Event::Readable { id } => {
+                    if let Event::Opened { header, .. } = event {
+                        self.heads.lock().unwrap().push(header);
+                    }
                     while let Some(mut stream) = connection.recv_stream(id) {
                         match stream.read(65_536) {
                             Ok(Some(data)) => self.see(Seen::Data(id, data)).await,
