@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::work::HeartbeatState;
+
 /// Body of every answer that is an error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "error")]
@@ -28,7 +30,7 @@ pub struct ErrorObject {
 }
 
 /// More for programs about an error.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorDetails {
     /// Finer than the class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,6 +38,27 @@ pub struct ErrorDetails {
     /// Who may be shown this error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_visibility: Option<String>,
+    /// Of a heartbeat that came too late: where the item stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current_state: Option<HeartbeatState>,
+}
+
+/// Values of [`ErrorDetails::error_code`] in the routes of sessions and work.
+pub mod code {
+    /// 412: another heartbeat, or none, was the last one.
+    pub const HEARTBEAT_PRECONDITION_FAILED: &str = "heartbeat_precondition_failed";
+    /// 404: there is no such environment.
+    pub const ENVIRONMENT_NOT_FOUND: &str = "environment_not_found";
+    /// 400: the environment is archived.
+    pub const ENVIRONMENT_ARCHIVED: &str = "environment_archived";
+    /// 403: environments cannot be made here.
+    pub const ENVIRONMENT_CREATE_DISABLED: &str = "environment_create_disabled";
+    /// 403: environments cannot be changed here.
+    pub const ENVIRONMENT_UPDATE_DISABLED: &str = "environment_update_disabled";
+    /// 400: an environment's kind never changes.
+    pub const INVALID_CONFIG_TYPE_CHANGE: &str = "invalid_config_type_change";
+    /// 400: metadata beyond its bounds.
+    pub const INVALID_METADATA: &str = "invalid_metadata";
 }
 
 /// Class of an error.
@@ -172,6 +195,20 @@ mod tests {
         let later: ErrorType = serde_json::from_str(r#""later_error""#).unwrap();
         assert_eq!(later, ErrorType::Other("later_error".into()));
         assert_eq!(serde_json::to_string(&later).unwrap(), r#""later_error""#);
+    }
+
+    #[test]
+    fn a_late_heartbeat_learns_where_the_item_stands() {
+        // The official fixture, but for spaces.
+        let text = r#"{"type":"error","error":{"type":"invalid_request_error","message":"Heartbeat precondition failed: expected hb-1, actual was NULL","details":{"error_code":"heartbeat_precondition_failed","error_visibility":"user_facing","current_state":{"state":"queued","last_heartbeat":null,"lease_updated_at":null,"lease_extended":false,"ttl_seconds":120}}},"request_id":null}"#;
+        let envelope: ErrorEnvelope = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&envelope).unwrap(), text);
+        let details = envelope.error.details.unwrap();
+        assert_eq!(
+            details.error_code.unwrap(),
+            code::HEARTBEAT_PRECONDITION_FAILED
+        );
+        assert_eq!(details.current_state.unwrap().ttl_seconds, Some(120));
     }
 
     #[test]

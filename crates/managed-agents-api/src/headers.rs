@@ -27,3 +27,22 @@ pub const REQUEST_ID: &str = "request-id";
 
 /// `true` or `false`: overrides what an SDK would do by status.
 pub const SHOULD_RETRY: &str = "x-should-retry";
+
+/// Beta of agents, environments, work, sessions, events and threads.
+pub const BETA_MANAGED_AGENTS: &str = "managed-agents-2026-04-01";
+
+/// Free text that tells workers apart; sent with polls only.
+pub const WORKER_ID: &str = "anthropic-worker-id";
+
+/// Names the part of a client that sends the request; for statistics.
+pub const HELPER: &str = "x-stainless-helper";
+
+/// Of a poll's answer, ours alone. [`POLL_IMMEDIATE`]: no pause is needed between two
+/// polls, and the route `begun` exists.
+pub const POLL: &str = "mcp-sandbox-poll";
+
+/// Value of [`POLL`].
+pub const POLL_IMMEDIATE: &str = "immediate";
+
+/// Milliseconds to wait before a retry; goes before `retry-after`.
+pub const RETRY_AFTER_MS: &str = "retry-after-ms";

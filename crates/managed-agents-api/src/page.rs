@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::query;
+
 /// Entries of a page when the request does not say.
 pub const LIMIT_DEFAULT: u32 = 20;
 
@@ -40,3 +42,9 @@ pub struct PageQuery {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub page: Option<String>,
 }
+
+query::flat!(PageQuery {
+    include_archived,
+    limit,
+    page,
+});

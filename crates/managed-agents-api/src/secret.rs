@@ -15,3 +15,26 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
 ) -> Result<SecretString, D::Error> {
     String::deserialize(deserializer).map(SecretString::from)
 }
+
+/// The same for a secret that may be absent or `null`; written as `null` then.
+pub(crate) mod optional {
+    use super::*;
+
+    #[expect(clippy::ref_option, reason = "serde hands the field as it is")]
+    pub(crate) fn serialize<S: Serializer>(
+        secret: &Option<SecretString>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match secret {
+            Some(secret) => super::serialize(secret, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<SecretString>, D::Error> {
+        let secret = Option::<String>::deserialize(deserializer)?;
+        Ok(secret.map(SecretString::from))
+    }
+}

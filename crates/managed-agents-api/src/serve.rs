@@ -23,4 +23,4 @@ mod extract;
 
 pub use authenticate::{Authenticate, Permission, Permissions, Principal, bearer, peer_address};
 pub use envelope::{ApiError, RequestId, enveloped};
-pub use extract::{BODY_LIMIT_BYTES, JsonBody, PageParams};
+pub use extract::{BODY_LIMIT_BYTES, JsonBody, PageParams, Params};

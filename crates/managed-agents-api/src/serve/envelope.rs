@@ -20,7 +20,7 @@ pub struct ApiError {
     kind: ErrorType,
     message: String,
     status: StatusCode,
-    code: Option<String>,
+    details: Option<Box<ErrorDetails>>,
     should_retry: Option<bool>,
     retry_after: Option<Duration>,
 }
@@ -34,7 +34,7 @@ impl ApiError {
             kind,
             message: message.into(),
             status,
-            code: None,
+            details: None,
             should_retry: None,
             retry_after: None,
         }
@@ -89,7 +89,14 @@ impl ApiError {
     /// With `error.details.error_code`.
     #[must_use]
     pub fn with_code(mut self, code: impl Into<String>) -> Self {
-        self.code = Some(code.into());
+        self.details.get_or_insert_default().error_code = Some(code.into());
+        self
+    }
+
+    /// With `error.details`, in place of what they were.
+    #[must_use]
+    pub fn with_details(mut self, details: ErrorDetails) -> Self {
+        self.details = Some(Box::new(details));
         self
     }
 
@@ -130,10 +137,7 @@ impl ApiError {
             error: ErrorObject {
                 kind: self.kind.clone(),
                 message: self.message.clone(),
-                details: self.code.clone().map(|code| ErrorDetails {
-                    error_code: Some(code),
-                    error_visibility: None,
-                }),
+                details: self.details.as_deref().cloned(),
             },
             request_id: request_id.map(str::to_owned),
         };

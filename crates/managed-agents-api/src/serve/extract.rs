@@ -8,8 +8,9 @@ use serde::de::DeserializeOwned;
 use super::ApiError;
 use crate::error::ErrorType;
 use crate::page::{LIMIT_DEFAULT, LIMIT_MAX};
+use crate::query::{self, QueryError};
 
-/// Largest body of a request: 64 KiB. The largest legitimate one is a certificate of
+/// Largest body of a request that needs no more: 64 KiB. The largest legitimate one is a certificate of
 /// 8 kB; what an authenticated client gains by more is memory of the server, for the
 /// time of one request.
 pub const BODY_LIMIT_BYTES: usize = 64 * 1024;
@@ -30,8 +31,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PageParams {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
-            .map_err(|_| ApiError::invalid("the query is not well-formed"))?;
+        let pairs = pairs(parts)?;
         let mut params = Self {
             include_archived: false,
             limit: LIMIT_DEFAULT,
@@ -53,6 +53,35 @@ impl<S: Send + Sync> FromRequestParts<S> for PageParams {
     }
 }
 
+/// The query of a route, read by the type that clients write it with.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "an extractor is its one field")]
+pub struct Params<Q>(pub Q);
+
+impl<Q: query::Query, S: Send + Sync> FromRequestParts<S> for Params<Q> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let pairs = pairs(parts)?;
+        let pairs = pairs
+            .iter()
+            .map(|(name, text)| (name.as_str(), text.as_str()));
+        Ok(Self(Q::from_pairs(pairs)?))
+    }
+}
+
+impl From<QueryError> for ApiError {
+    fn from(error: QueryError) -> Self {
+        Self::invalid(error.to_string())
+    }
+}
+
+fn pairs(parts: &Parts) -> Result<Vec<(String, String)>, ApiError> {
+    let Query(pairs) = Query::try_from_uri(&parts.uri)
+        .map_err(|_| ApiError::invalid("the query is not well-formed"))?;
+    Ok(pairs)
+}
+
 fn parse_limit(value: &str) -> Result<u32, ApiError> {
     value
         .parse()
@@ -61,22 +90,24 @@ fn parse_limit(value: &str) -> Result<u32, ApiError> {
         .ok_or_else(|| ApiError::invalid(format!("limit: a number from 1 to {LIMIT_MAX}")))
 }
 
-/// A JSON body of at most [`BODY_LIMIT_BYTES`]; an empty one counts as `{}`, and the
-/// content type is not asked for, since SDKs differ in both.
+/// A JSON body of at most `LIMIT` bytes; an empty one counts as `{}`, and the content
+/// type is not asked for, since SDKs differ in both.
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::exhaustive_structs, reason = "an extractor is its one field")]
-pub struct JsonBody<T>(pub T);
+pub struct JsonBody<T, const LIMIT: usize = BODY_LIMIT_BYTES>(pub T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
+impl<T: DeserializeOwned, S: Send + Sync, const LIMIT: usize> FromRequest<S>
+    for JsonBody<T, LIMIT>
+{
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        let body = Limited::new(request.into_body(), BODY_LIMIT_BYTES)
+        let body = Limited::new(request.into_body(), LIMIT)
             .collect()
             .await
             .map_err(|error| {
                 if error.downcast_ref::<LengthLimitError>().is_some() {
-                    let most = BODY_LIMIT_BYTES / 1024;
+                    let most = LIMIT / 1024;
                     ApiError::new(
                         ErrorType::TooLarge,
                         format!("the body is larger than {most} KiB"),
@@ -98,6 +129,7 @@ mod tests {
     use axum::body::Body;
 
     use super::*;
+    use crate::session::{SessionFilter, SessionStatus};
     use crate::tunnel::{CreateCertificate, CreateTunnel};
 
     #[track_caller]
@@ -133,8 +165,30 @@ mod tests {
         assert!(page("?include_archived=perhaps").is_err());
     }
 
+    #[tokio::test]
+    async fn a_query_is_read_by_the_type_that_writes_it() {
+        let (mut parts, ()) = http::Request::builder()
+            .uri("/v1/sessions?statuses%5B%5D=idle&created_at[gte]=2026-11-24T07%3A00%3A00Z&beta=true")
+            .body(())
+            .unwrap()
+            .into_parts();
+        let Params(filter) = Params::<SessionFilter>::from_request_parts(&mut parts, &())
+            .await
+            .unwrap();
+        assert_eq!(filter.statuses, [SessionStatus::Idle]);
+        assert!(filter.created_at.gte.is_some());
+        parts.uri = "/?created_at[gte]=noon".parse().unwrap();
+        let refused = Params::<SessionFilter>::from_request_parts(&mut parts, &()).await;
+        assert!(
+            refused
+                .unwrap_err()
+                .message()
+                .starts_with("created_at[gte]")
+        );
+    }
+
     async fn body<T: DeserializeOwned>(text: String) -> Result<T, ApiError> {
-        JsonBody::from_request(Request::new(Body::from(text)), &())
+        <JsonBody<T>>::from_request(Request::new(Body::from(text)), &())
             .await
             .map(|JsonBody(value)| value)
     }
