@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::RawJson;
 use crate::patch::nullable;
@@ -114,8 +114,8 @@ impl From<&Agent> for SessionAgent {
 pub struct AgentModel {
     /// Its name; [`AgentModel::SCRIPTED`] needs no model at all.
     pub id: String,
-    /// How hard it thinks.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// How hard it thinks: a word, written as an object of that type.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "as_object")]
     pub effort: Option<String>,
     /// How fast it answers.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -140,15 +140,34 @@ impl AgentModel {
     }
 }
 
+fn as_object<S: Serializer>(effort: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Effort<'a> {
+        #[serde(rename = "type")]
+        kind: Option<&'a str>,
+    }
+    let kind = effort.as_deref();
+    Effort { kind }.serialize(serializer)
+}
+
 impl<'de> Deserialize<'de> for AgentModel {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Effort {
+            Word(String),
+            Object {
+                #[serde(rename = "type")]
+                kind: String,
+            },
+        }
         #[derive(Deserialize)]
         #[serde(untagged)]
         enum Either {
             Name(String),
             Settings {
                 id: String,
-                effort: Option<String>,
+                effort: Option<Effort>,
                 speed: Option<String>,
                 inference_geo: Option<String>,
             },
@@ -162,7 +181,9 @@ impl<'de> Deserialize<'de> for AgentModel {
                 inference_geo,
             } => Self {
                 id,
-                effort,
+                effort: effort.map(|effort| match effort {
+                    Effort::Word(kind) | Effort::Object { kind } => kind,
+                }),
                 speed,
                 inference_geo,
             },
@@ -452,9 +473,11 @@ mod tests {
     fn a_model_is_a_name_or_settings() {
         let named: AgentModel = serde_json::from_str(r#""scripted""#).unwrap();
         assert_eq!(named, AgentModel::named(AgentModel::SCRIPTED));
-        let text = r#"{"id":"m","effort":"high"}"#;
-        let set: AgentModel = serde_json::from_str(text).unwrap();
-        assert_eq!(serde_json::to_string(&set).unwrap(), text);
+        let written = r#"{"id":"m","effort":{"type":"high"}}"#;
+        for text in [r#"{"id":"m","effort":"high"}"#, written] {
+            let set: AgentModel = serde_json::from_str(text).unwrap();
+            assert_eq!(serde_json::to_string(&set).unwrap(), written);
+        }
     }
 
     #[test]

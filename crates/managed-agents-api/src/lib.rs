@@ -110,7 +110,7 @@ pub use session::{
     RepositoryResource, Session, SessionFilter, SessionResource, SessionStats, SessionStatus,
     SessionUsage, StreamFilter, Thread, UpdateSession, UpdateSessionAgent,
 };
-pub use skill::{Skill, SkillVersion};
+pub use skill::{Skill, SkillSource, SkillVersion};
 pub use tunnel::{CreateCertificate, CreateTunnel, Reason, Tunnel, TunnelCertificate, TunnelToken};
 pub use work::{
     Begun, BegunBefore, HeartbeatQuery, HeartbeatState, PollQuery, SessionWork, StopWork,

@@ -10,15 +10,23 @@ pub struct Skill {
     /// `skill_…`, opaque.
     pub id: String,
     /// For people.
-    pub display_title: Option<String>,
-    /// `anthropic` or `custom`.
-    pub source: String,
-    /// Its newest version.
-    pub latest_version: Option<String>,
+    pub display_name: String,
+    /// The id of its newest version.
+    pub latest_version_id: String,
+    /// Where it comes from.
+    pub source: SkillSource,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was changed last.
     pub updated_at: Timestamp,
+}
+
+/// Where a skill comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkillSource {
+    /// `custom`, or one of the vendor's own kinds.
+    #[serde(rename = "type")]
+    pub kind: String,
 }
 
 /// One version of a skill. Its content is an archive, at `…/content`.

@@ -166,7 +166,7 @@ ids! {
     /// A skill.
     SkillId "skill"
     /// A version of a skill.
-    SkillVersionId "skillver"
+    SkillVersionId "skver"
 }
 
 /// The workspace that owns an object: whatever id the embedder's own accounts use.
