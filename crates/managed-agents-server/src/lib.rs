@@ -29,14 +29,19 @@
 #![expect(dead_code, reason = "routes come with their handlers")]
 
 mod absent;
+mod agents;
 mod config;
 mod environment;
+mod environment_keys;
+mod environments;
 mod failure;
 mod hooks;
 mod keys;
 mod limits;
+mod metadata;
 mod pages;
 mod shared;
+mod skills;
 pub mod store;
 
 use std::sync::Arc;
@@ -44,6 +49,7 @@ use std::sync::Arc;
 use axum::Router;
 use http::Method;
 use managed_agents_api::serve::{self, Authenticate};
+use tokio::sync::Semaphore;
 
 use crate::limits::Limits;
 use crate::shared::Shared;
@@ -70,6 +76,7 @@ impl Server {
         Self {
             shared: Arc::new(Shared {
                 limits: Limits::new(config.rate_limits),
+                uploads: Semaphore::new(skills::UPLOADS_MOST),
                 config,
                 store,
                 library,
@@ -102,5 +109,9 @@ impl std::fmt::Debug for Server {
 }
 
 fn all_routes() -> Vec<hooks::Route> {
-    Vec::new()
+    let mut routes = agents::routes();
+    routes.extend(environments::routes());
+    routes.extend(environment_keys::routes());
+    routes.extend(skills::routes());
+    routes
 }

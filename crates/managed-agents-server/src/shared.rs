@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use managed_agents_api::serve::Authenticate;
+use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::limits::Limits;
@@ -15,4 +16,6 @@ pub(crate) struct Shared {
     /// Who has an API key, or whatever the embedder's users have instead.
     pub(crate) authenticate: Arc<dyn Authenticate>,
     pub(crate) limits: Limits,
+    /// How many skills are uploaded at once.
+    pub(crate) uploads: Semaphore,
 }
