@@ -4,9 +4,12 @@
 //! that belongs together, or nothing. Time and ids are arguments, so that a store has
 //! neither clock nor randomness. Whoever acts is judged in the effect's own transaction:
 //! an item token that died a moment ago changes nothing.
+//!
+//! [`conformance`] is the suite that every implementation passes.
 
 mod agents;
 mod changes;
+pub mod conformance;
 mod environments;
 mod error;
 mod library;
@@ -25,7 +28,14 @@ pub use environments::{
 pub use error::{BeatMismatch, Denial, Refusal, StoreError};
 pub use library::{LibraryStore, NewSkillVersion, SkillRecord, SkillVersionRecord};
 pub use records::{Authority, Change, Listed, Listing};
-pub use sessions::{ItemHome, SessionStore};
+pub use sessions::{
+    Append, Appended, BYTES_MOST, Due, EVENTS_MOST, EventCursor, EventListing, EventRecord,
+    NewEvent, NewSession, SessionChange, SessionListing, SessionRecord, SessionStatus,
+    SessionStore, SessionWork, TimeSpan, Writer,
+};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteConfig, SqliteStore};
-pub use work::WorkState;
+pub use work::{
+    ATTEMPTS_MOST, Acting, Beaten, Claim, Expected, ItemHome, ItemPath, Polled, QueueStats,
+    StopOrder, WorkRecord, WorkState, WorkStore, back_off,
+};

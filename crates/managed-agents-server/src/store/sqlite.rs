@@ -5,10 +5,13 @@
 //! of failing half-way. Queries are text at run time: building needs no database.
 
 mod agents;
+mod authority;
 mod environments;
+mod events;
 mod library;
 mod row;
 mod sessions;
+mod work;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -224,3 +227,6 @@ const SQLITE_READONLY: i32 = 8;
 const SQLITE_IOERR: i32 = 10;
 const SQLITE_FULL: i32 = 13;
 const SQLITE_CANTOPEN: i32 = 14;
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,15 @@ where
     T::try_from(text).map_err(|error| corrupt(column, error))
 }
 
+pub(super) fn optional<T>(row: &SqliteRow, column: &'static str) -> Result<Option<T>, StoreError>
+where
+    T: TryFrom<String, Error: Into<Cause>>,
+{
+    let text: Option<String> = row.try_get(column).map_err(failed)?;
+    text.map(|text| T::try_from(text).map_err(|error| corrupt(column, error)))
+        .transpose()
+}
+
 /// A column of JSON text that this crate wrote.
 pub(super) fn json<T: serde::de::DeserializeOwned>(
     row: &SqliteRow,

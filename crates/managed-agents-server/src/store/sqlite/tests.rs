@@ -1,0 +1,14 @@
+use super::*;
+use crate::store::conformance;
+
+#[tokio::test]
+async fn it_conforms() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut number = 0;
+    conformance::check(async || {
+        number += 1;
+        let file = folder.path().join(format!("{number}.db"));
+        SqliteStore::open(&SqliteConfig::new(file)).await.unwrap()
+    })
+    .await;
+}
