@@ -2,16 +2,20 @@
 
 use crate::{until, with_fixture, with_upstream};
 use anyhow::{Context, Result};
+use http::Method;
 use mcp_tunnel_testkit::{
     caller::Caller,
     fixture::{FixtureOptions, FixtureServer},
     relay::{Mood, Relay},
     stack::{Cloud, CloudOptions, Gateway, SOON, Stack},
-    upstream::{Step, Upstream, script},
+    upstream::{Ended, Step, Upstream, script},
 };
 use rustix::process::Signal;
-use serde_json::json;
-use std::time::{Duration, Instant};
+use serde_json::{Value, json};
+use std::{
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
 
 /// Begins an answer of each framing through each ingress, ends `killed`, and wants an error for all.
 async fn killed_in_mid_body(
@@ -243,5 +247,117 @@ async fn idle_programs_stop_at_once() -> Result<()> {
     let soon = Duration::from_secs(3);
     assert_eq!(stack.gateway.stop(soon).await?.code(), Some(0));
     assert_eq!(stack.cloud.stop(soon).await?.code(), Some(0));
+    Ok(())
+}
+
+/// A call is under way when the token is rotated; what the tunnel's new token is. The gateway has been told to go by
+/// then, and has been refused where it asked for another link.
+async fn rotate_under(stack: &Stack) -> Result<String> {
+    let path = format!("/v1/tunnels/{}/rotate_token", stack.tunnel.id);
+    let body = json!({ "reason": "test" });
+    let fresh = stack.cloud.api(Method::POST, &path, Some(body)).await?;
+    let gateway = stack.gateway.process();
+    gateway
+        .line(SOON, |line| line.contains("takes this link down"))
+        .await?;
+    let fresh = fresh["tunnel_token"].as_str().context("a token")?;
+    Ok(fresh.to_owned())
+}
+
+#[tokio::test]
+async fn a_rotation_lets_a_running_call_finish() -> Result<()> {
+    let (_fixture, mut stack) = with_fixture().await?;
+    let caller = Caller::https(&stack, "mcp")?;
+    let slow = json!({ "seconds": 5, "steps": 5 });
+    let mut answer = caller.begin(&json!(1), "slow", slow).await?;
+    rotate_under(&stack).await?;
+    let mut text = String::new();
+    while let Some(chunk) = answer.chunk().await.with_context(|| logs(&stack, &text))? {
+        text += &String::from_utf8_lossy(&chunk);
+    }
+    assert!(text.contains("took 5 s"), "{}", logs(&stack, &text));
+    // With its last call the gateway ends, and says why.
+    let status = stack.gateway.exit(SOON).await?;
+    let said = stack.gateway.process().log().text();
+    assert_eq!(status.code(), Some(3), "{said}");
+    assert!(
+        said.contains("start the gateway with the new token"),
+        "{said}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_gateway_killed_while_a_rotation_drains_is_an_error_for_its_calls_only() -> Result<()> {
+    let upstream = Upstream::start(|exchange| {
+        if exchange.head().contains("x-slow: 1") {
+            return vec![
+                script::event_stream(),
+                script::event("1"),
+                Step::UntilPeerLeaves,
+            ];
+        }
+        script::json("200 OK", r#"{"jsonrpc":"2.0","id":1,"result":{}}"#)
+    })
+    .await?;
+    let mut stack = with_upstream(&upstream).await?;
+    let caller = Caller::https(&stack, "mcp")?;
+    let (header, value) = stack.caller_header();
+    let slow = caller
+        .clone()
+        .with_headers(&[(&header, &value), ("x-slow", "1")]);
+    let mut answer = slow.begin(&json!(1), "slow", json!({})).await?;
+    assert!(answer.chunk().await?.is_some());
+    let fresh = rotate_under(&stack).await?;
+    stack.gateway.kill().await?;
+    let rest = tokio::time::timeout(SOON, async {
+        while answer.chunk().await?.is_some() {}
+        Ok::<_, reqwest::Error>(())
+    });
+    assert!(rest.await?.is_err(), "a clean end after the kill");
+    // The server has been let go of, and the next gateway has nothing to wait for.
+    upstream
+        .wait(SOON, |all| all[0].ended == Some(Ended::PeerLeft))
+        .await?;
+    let server = upstream.address().to_string();
+    let _gateway = Gateway::start(&fresh, &["--mcp-server", &server])?;
+    stack.cloud.approve(&stack.tunnel).await?;
+    assert_eq!(caller.call("echo", json!({})).await?.status, 200);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_gateway_that_leaves_under_load_loses_no_call() -> Result<()> {
+    let (_stays, stack) = with_fixture().await?;
+    let fixture = FixtureServer::start(FixtureOptions::default()).await?;
+    let server = fixture.address().to_string();
+    let mut leaving = Gateway::start(&stack.tunnel.token, &["--mcp-server", &server])?;
+    stack.cloud.approve(&stack.tunnel).await?;
+    let two = |all: &[Value]| all.iter().filter(|one| one["status"] == "active").count() == 2;
+    stack.cloud.wait_connections(&stack.tunnel, two).await?;
+    let caller = Caller::https(&stack, "mcp")?;
+    let (stopped, calls) = (AtomicBool::new(false), AtomicUsize::new(0));
+    // The newest link gets the calls: those of the gateway that leaves. Each goes out with its body before the edge can
+    // know that the gateway leaves, and is never sent twice.
+    let calling = async || -> Result<()> {
+        while !stopped.load(Ordering::Relaxed) {
+            caller.echo().await?;
+            calls.fetch_add(1, Ordering::Relaxed);
+        }
+        caller.echo().await
+    };
+    let leave = async {
+        let busy = async || calls.load(Ordering::Relaxed) > 50;
+        assert!(until(SOON, busy).await, "no calls");
+        assert!(
+            fixture.counters().started > 0,
+            "no call takes the newest link"
+        );
+        let status = leaving.stop(SOON).await?;
+        stopped.store(true, Ordering::Relaxed);
+        assert_eq!(status.code(), Some(0), "{}", leaving.process().log().text());
+        Ok(())
+    };
+    tokio::try_join!(leave, calling(), calling(), calling(), calling())?;
     Ok(())
 }
