@@ -1,7 +1,10 @@
 //! `mcp-cloud connection`.
 
+use std::time::Duration;
+
 use clap::Subcommand;
 use managed_agents_api::{ConnectionStatus, Tunnel, TunnelConnection};
+use tokio::time::{Instant, sleep};
 
 use super::table::{Table, ago, or_dash, visible};
 use super::{Cloud, name_of, shell_word};
@@ -153,8 +156,19 @@ async fn find(
     text: &str,
     tunnel: Option<&str>,
 ) -> Result<(Tunnel, TunnelConnection), Failure> {
-    let mut found: Vec<_> = cloud.gateways(tunnel).await?;
-    found.retain(|(_, gateway)| is_named(gateway, text));
+    let look = async || -> Result<Vec<_>, Failure> {
+        let mut found = cloud.gateways(tunnel).await?;
+        found.retain(|(_, gateway)| is_named(gateway, text));
+        Ok(found)
+    };
+    let mut found = look().await?;
+    // A gateway prints its code a moment before the console has written down that it waits.
+    let is_code = mcp_tunnel_auth::ApprovalCode::parse(text).is_ok();
+    let until = Instant::now() + JUST_PRINTED;
+    while found.is_empty() && is_code && Instant::now() < until {
+        sleep(LOOK_AGAIN).await;
+        found = look().await?;
+    }
     if found.len() > 1 {
         return Err(Failure::refused(
             format_args!("{text:?} names more than one gateway"),
@@ -173,6 +187,10 @@ async fn find(
         Failure::refused(format_args!("no gateway has {text:?}"), cure)
     })
 }
+
+/// How long a code that nobody has may be on its way.
+const JUST_PRINTED: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Codes are compared as people read them.
 fn is_named(gateway: &TunnelConnection, text: &str) -> bool {
