@@ -61,6 +61,7 @@
 )]
 
 mod agent;
+mod audit;
 mod caller_key;
 mod connection;
 mod content;
@@ -87,6 +88,7 @@ pub use agent::{
     Metadata, MetadataPatch, PermissionPolicy, PolicyKind, SessionAgent, SkillRef, ToolConfig,
     ToolDefaults, UpdateAgent, UrlMcpServer,
 };
+pub use audit::AuditEntry;
 pub use caller_key::{CallerKey, CallerKeyWithSecret, CreateCallerKey};
 pub use connection::{
     Approval, ApproveConnection, ApproveKey, CallerAuth, ConnectionStatus, TunnelConnection,

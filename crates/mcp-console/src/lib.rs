@@ -278,6 +278,7 @@ fn all_routes() -> Vec<hooks::Route> {
     routes.extend(certificates::routes());
     routes.extend(connections::routes());
     routes.extend(caller_keys::routes());
+    routes.extend(audit::routes());
     routes
 }
 

@@ -102,6 +102,8 @@ pub enum Permission {
     ConnectionsApprove,
     /// See, make and revoke the keys of callers.
     CallerKeysManage,
+    /// See who did what, and from where.
+    AuditRead,
     /// See agents and their versions.
     AgentsRead,
     /// Create, change and archive agents.
@@ -124,11 +126,12 @@ pub enum Permission {
 
 impl Permission {
     /// Every permission.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::TunnelsRead,
         Self::TunnelsManage,
         Self::ConnectionsApprove,
         Self::CallerKeysManage,
+        Self::AuditRead,
         Self::AgentsRead,
         Self::AgentsManage,
         Self::EnvironmentsRead,
@@ -148,6 +151,7 @@ impl Permission {
             Self::TunnelsManage => "tunnels:manage",
             Self::ConnectionsApprove => "connections:approve",
             Self::CallerKeysManage => "caller_keys:manage",
+            Self::AuditRead => "audit:read",
             Self::AgentsRead => "agents:read",
             Self::AgentsManage => "agents:manage",
             Self::EnvironmentsRead => "environments:read",

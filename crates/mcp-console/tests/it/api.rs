@@ -198,6 +198,54 @@ async fn a_token_is_revealed_rotated_and_never_cached() {
 }
 
 #[tokio::test]
+async fn the_audit_is_read_by_pages_and_of_ones_own_workspace_only() {
+    let world = World::new().await;
+    let tunnel = world.tunnel("a").await;
+    let reason = json!({ "reason": "it leaked" });
+    let path = format!("/v1/tunnels/{tunnel}/rotate_token");
+    let rotated = world.post(&path, reason).await.body;
+    let newest = world.get("/v1/audit?limit=1").await.body;
+    let entry = &newest["data"][0];
+    assert_eq!(entry["type"], "audit_entry");
+    assert_eq!(entry["action"], "tunnel_token.rotate");
+    assert_eq!(entry["object_id"], rotated["id"]);
+    assert_eq!(entry["reason"], "it leaked");
+    assert_eq!(entry["address"], "192.0.2.1");
+    assert!(text(entry, "actor").starts_with("api_key:akey_"));
+    assert!(text(entry, "created_at").ends_with('Z'));
+
+    // Page by page it is the whole, each row once, and nothing of another workspace.
+    let mut ids = Vec::new();
+    let mut path = "/v1/audit?limit=1".to_owned();
+    loop {
+        let page = world.get(&path).await.body;
+        let rows = page["data"].as_array().unwrap();
+        assert_eq!(rows.len(), 1, "{page}");
+        ids.push(text(&rows[0], "id"));
+        match page["next_page"].as_str() {
+            Some(next) => path = format!("/v1/audit?limit=1&page={next}"),
+            None => break,
+        }
+    }
+    let whole: Vec<String> = world
+        .audit()
+        .await
+        .into_iter()
+        .map(|row| row.change.audit_id)
+        .collect();
+    assert!(whole.len() >= 3, "the key, the tunnel, the rotation");
+    assert_eq!(ids, whole);
+    let abroad = world
+        .call("GET", "/v1/audit", &world.abroad, &Value::Null)
+        .await;
+    let abroad = abroad.body["data"].as_array().unwrap();
+    assert!(!abroad.is_empty());
+    assert!(abroad.iter().all(|row| !ids.contains(&text(row, "id"))));
+    let wrong = world.get("/v1/audit?page=dG5sXzAx").await;
+    assert_eq!(wrong.status, 400, "{}", wrong.body);
+}
+
+#[tokio::test]
 async fn archiving_ends_a_tunnel_and_may_be_repeated() {
     let world = World::new().await;
     let tunnel = world.tunnel("a").await;

@@ -54,8 +54,8 @@ fn key(number: u8) -> Fingerprint {
 }
 
 #[rustfmt::skip]
-const OURS: [Case; 11] = {
-    use Permission::{CallerKeysManage, ConnectionsApprove, TunnelsManage, TunnelsRead};
+const OURS: [Case; 12] = {
+    use Permission::{AuditRead, CallerKeysManage, ConnectionsApprove, TunnelsManage, TunnelsRead};
     [
         case("GET", "/v1/tunnels/{tunnel}/settings", TunnelsRead, nothing),
         case("POST", "/v1/tunnels/{tunnel}/settings", TunnelsManage, nothing),
@@ -68,6 +68,7 @@ const OURS: [Case; 11] = {
         case("GET", "/v1/caller_keys", CallerKeysManage, nothing),
         case("POST", "/v1/caller_keys", CallerKeysManage, name),
         case("POST", "/v1/caller_keys/{key}/revoke", CallerKeysManage, nothing),
+        case("GET", "/v1/audit", AuditRead, nothing),
     ]
 };
 
