@@ -18,7 +18,8 @@ pub(crate) fn run() -> Result<()> {
     part("wasm32 target", || rust_target("wasm32-unknown-unknown"))?;
     part("npm tools", || npm("node"))?;
     part("MCP Inspector", || npm("inspector"))?;
-    part("Python tools", python)?;
+    part("Python tools", || python("python"))?;
+    part("older Python SDK", || python("python-0"))?;
     part("openssl", || debian("openssl", "/usr/bin/openssl"))?;
     // The documentation folder tells it from the dynamic busybox, which has the same path.
     part("static busybox", || {
@@ -104,9 +105,9 @@ fn npm(name: &str) -> Result<Outcome> {
     Ok(Outcome::Installed)
 }
 
-fn python() -> Result<Outcome> {
-    let folder = tools().join("python");
-    let inputs = [manifests().join("python/requirements.txt")];
+fn python(name: &str) -> Result<Outcome> {
+    let folder = tools().join(name);
+    let inputs = [manifests().join(name).join("requirements.txt")];
     if stamped(&folder, &inputs)? {
         return Ok(Outcome::Present);
     }
