@@ -50,6 +50,7 @@ use axum::Router;
 use http::Method;
 use managed_agents_api::serve::{self, Authenticate};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::limits::Limits;
 use crate::shared::Shared;
@@ -77,6 +78,7 @@ impl Server {
             shared: Arc::new(Shared {
                 limits: Limits::new(config.rate_limits),
                 uploads: Semaphore::new(skills::UPLOADS_MOST),
+                closing: CancellationToken::new(),
                 config,
                 store,
                 library,
@@ -92,6 +94,16 @@ impl Server {
         serve::enveloped(router.with_state(Arc::clone(&self.shared)), || {
             environment::id("req", environment::now())
         })
+    }
+
+    /// Works until `stop`; then what waits and what streams ends, so that whoever serves
+    /// the router can close its connections in good order.
+    ///
+    /// # Cancel safety
+    /// It may be dropped and started again.
+    pub async fn run(&self, stop: CancellationToken) {
+        stop.cancelled().await;
+        self.shared.closing.cancel();
     }
 
     /// Every route, with the credentials that it takes.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use managed_agents_api::serve::Authenticate;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::limits::Limits;
@@ -18,4 +19,6 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     /// How many skills are uploaded at once.
     pub(crate) uploads: Semaphore,
+    /// Whatever waits or streams ends with it, so that connections can.
+    pub(crate) closing: CancellationToken,
 }

@@ -152,6 +152,9 @@ fn lock(folder: &Path) -> Result<File, Failure> {
 /// The console's database in the folder.
 pub(crate) const DATABASE: &str = "console.db";
 
+/// The database of agents, environments and sessions in the folder.
+pub(crate) const SESSIONS: &str = "sessions.db";
+
 #[cfg(test)]
 mod tests {
     use super::*;

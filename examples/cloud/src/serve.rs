@@ -1,4 +1,4 @@
-//! Serving: data folder, certificates, console and edge, listeners, and an orderly end.
+//! Serving: data folder, certificates, console, sessions and edge, listeners, and an orderly end.
 
 mod certificates;
 mod console;
@@ -6,11 +6,12 @@ mod listen;
 mod masters;
 mod plan;
 mod rest;
+mod sessions;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use mcp_console::Console;
+use mcp_console::{ApiKeys, Console};
 use mcp_tunnel_auth::AccessSnapshot;
 use mcp_tunnel_edge::{Edge, EdgeConfig};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -44,13 +45,21 @@ pub(crate) async fn run(data: Option<&Path>, args: &ServeArgs) -> Result<(), Fai
     let certificates = Certificates::prepare(&data, args)?;
     let plan = Plan::new(args, &listeners, &certificates)?;
     let (store, console) = console::open(&data, args, &plan).await?;
+    let keys = ApiKeys::new(Arc::clone(&store) as _);
+    let (sessions, server) = sessions::open(&data, args, keys).await?;
     certificates.follow(console.snapshots());
     let edge = edge_of(args, &plan);
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     tasks.spawn(certificates.clone().renew(stop.clone()));
     let mut vital = relate(&console, &edge, &stop);
-    listeners.serve(&console, &edge, &certificates, &tasks, &stop)?;
+    vital.spawn({
+        let (server, stop) = (server.clone(), stop.clone());
+        async move { server.run(stop).await }
+    });
+    // Whatever has no route is answered by the console.
+    let router = console.router().merge(server.router().reset_fallback());
+    listeners.serve(router, &edge, &certificates, &tasks, &stop)?;
     let serving = serde_json::to_string_pretty(&plan.serving()).map_err(Failure::internal)?;
     if let Err(failure) = data.write(Serving::FILE, &serving, 0o644) {
         // On a full disk tunnels had better work on; administration needs --base-url then.
@@ -76,7 +85,7 @@ pub(crate) async fn run(data: Option<&Path>, args: &ServeArgs) -> Result<(), Fai
         // Asked a second time: now.
         () = signals.next() => {}
     }
-    store.close().await;
+    tokio::join!(store.close(), sessions.close());
     drop(std::fs::remove_file(data.file(Serving::FILE)));
     reason
 }

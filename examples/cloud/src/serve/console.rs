@@ -1,5 +1,7 @@
 //! The console of a data folder: its database, master key and administrator.
 
+use std::error::Error;
+use std::path::Path;
 use std::sync::Arc;
 
 use managed_agents_api::serve::Permissions;
@@ -7,6 +9,7 @@ use mcp_console::store::{SqliteConfig, SqliteStore, TunnelStore as _};
 use mcp_console::{ApiKeys, Config, Console};
 use mcp_tunnel_auth::{ApiKey, MasterKeyId, WorkspaceId};
 use secrecy::ExposeSecret as _;
+use tracing::warn;
 
 use super::masters::MasterKeys;
 use super::plan::Plan;
@@ -22,15 +25,9 @@ pub(super) async fn open(
     plan: &Plan,
 ) -> Result<(Arc<SqliteStore>, Console), Failure> {
     let file = data.file(DATABASE);
-    let unusable = |error| {
-        Failure::usage(
-            anyhow::Error::new(error).context(format!("opening {}", file.display())),
-            "is the disk full, or the file from a newer version?",
-        )
-    };
     let store = SqliteStore::open(&SqliteConfig::new(&file))
         .await
-        .map_err(unusable)?;
+        .map_err(|error| unusable(&file, error))?;
     let in_use = store
         .master_keys_in_use()
         .await
@@ -44,22 +41,23 @@ pub(super) async fn open(
     Ok((store, console))
 }
 
+/// What is said of a database that cannot be opened.
+pub(super) fn unusable(file: &Path, error: impl Error + Send + Sync + 'static) -> Failure {
+    Failure::usage(
+        anyhow::Error::new(error).context(format!("opening {}", file.display())),
+        "is the disk full, or the file from a newer version?",
+    )
+}
+
 fn console_config(
     data: &DataFolder,
     args: &ServeArgs,
     plan: &Plan,
     in_use: &[MasterKeyId],
 ) -> Result<Config, Failure> {
-    let mut masters = match &args.master_key_file {
-        Some(file) => MasterKeys::given(file, in_use)?,
-        None => MasterKeys::of(data, in_use)?,
-    }
-    .into_iter();
-    let newest = masters
-        .next()
-        .ok_or_else(|| Failure::internal(anyhow::anyhow!("no master key")))?;
+    let (newest, older) = MasterKeys::for_use(data, args, in_use)?;
     let mut config = Config::new(newest, args.domain.clone(), plan.public_edge.clone());
-    for older in masters {
+    for older in older {
         config = config.with_older_master(older);
     }
     if args.auto_approve {
@@ -91,6 +89,12 @@ async fn adopt_admin_key(data: &DataFolder, store: Arc<SqliteStore>) -> Result<(
             "the key in admin.key was revoked",
             "remove admin.key: the next start makes another one",
         ));
+    }
+    if record.permissions != Permissions::all() {
+        warn!(
+            "the key in admin.key is from before sessions, and may not use them: \
+             remove admin.key, and the next start makes another one"
+        );
     }
     if origin == Origin::Made {
         let file = data.file("admin.key");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use mcp_console::Console;
+use axum::Router;
 use mcp_tunnel_edge::serve::{ServeError, Server, caller_tls};
 use mcp_tunnel_edge::{DevTarget, Edge, Gate, GateConfig};
 use mcp_tunnel_transport::{dial::TcpOptions, tls};
@@ -75,15 +75,15 @@ impl Listeners {
     /// Serves all of them in `tasks`.
     pub(super) fn serve(
         self,
-        console: &Console,
+        rest: Router,
         edge: &Edge,
         certificates: &Certificates,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Result<(), Failure> {
         let rest = match is_loopback(self.rest.address.ip()) {
-            true => Rest::plain(console.router()),
-            false => Rest::tls(console.router(), certificates.resolver())?,
+            true => Rest::plain(rest),
+            false => Rest::tls(rest, certificates.resolver())?,
         };
         let rest = Arc::new(rest);
         self.rest.serve(tasks, stop, move |socket, remote, stop| {

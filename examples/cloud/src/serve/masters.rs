@@ -10,6 +10,7 @@ use mcp_tunnel_auth::{MasterKey, MasterKeyId};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::console::random;
+use crate::args::ServeArgs;
 use crate::data::{DataFolder, read_secret};
 use crate::failure::Failure;
 use crate::out::say;
@@ -22,8 +23,25 @@ pub(super) struct MasterKeys {
 }
 
 impl MasterKeys {
+    /// The newest key and the older ones, wherever they are.
+    pub(super) fn for_use(
+        data: &DataFolder,
+        args: &ServeArgs,
+        in_use: &[MasterKeyId],
+    ) -> Result<(MasterKey, Vec<MasterKey>), Failure> {
+        let mut keys = match &args.master_key_file {
+            Some(file) => Self::given(file, in_use)?,
+            None => Self::of(data, in_use)?,
+        }
+        .into_iter();
+        let newest = keys
+            .next()
+            .ok_or_else(|| Failure::internal(anyhow::anyhow!("no master key")))?;
+        Ok((newest, keys.collect()))
+    }
+
     /// Those of the operator's own file.
-    pub(super) fn given(file: &Path, in_use: &[MasterKeyId]) -> Result<Vec<MasterKey>, Failure> {
+    fn given(file: &Path, in_use: &[MasterKeyId]) -> Result<Vec<MasterKey>, Failure> {
         let read = Self::parse(&read_secret(file)?)?;
         read.check(in_use, file)?;
         if read.keys.is_empty() {
@@ -37,7 +55,7 @@ impl MasterKeys {
 
     /// Those of the data folder. The first start makes one; a later one does so only where no token needs the key that
     /// is missing.
-    pub(super) fn of(data: &DataFolder, in_use: &[MasterKeyId]) -> Result<Vec<MasterKey>, Failure> {
+    fn of(data: &DataFolder, in_use: &[MasterKeyId]) -> Result<Vec<MasterKey>, Failure> {
         let file = data.file(FILE);
         let text = match file.exists() {
             true => read_secret(&file)?,

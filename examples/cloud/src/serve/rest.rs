@@ -1,4 +1,4 @@
-//! HTTP for the console's router: plain on loopback, TLS elsewhere.
+//! HTTP for the routers of console and sessions: plain on loopback, TLS elsewhere.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -115,13 +115,13 @@ impl Rest {
     }
 }
 
-/// Connections at once. The API is for people and programs that administer, not for
-/// traffic; each costs at most [`BUFFER_BYTES`] and a body.
-const CONNECTIONS_MOST: usize = 512;
+/// Connections at once: a worker has about two for each session that it serves, an
+/// application one for each that it follows. Each costs at most [`BUFFER_BYTES`] and a body.
+const CONNECTIONS_MOST: usize = 4096;
 
 /// Connections at once of one address that is not of this host, so that no other one
 /// locks an administrator out.
-const CONNECTIONS_OF_A_SOURCE: usize = 64;
+const CONNECTIONS_OF_A_SOURCE: usize = 1024;
 
 /// Longest that a handshake or a request's head may take, and that a connection may idle.
 const HEAD_TIME: Duration = Duration::from_secs(15);
