@@ -5,3 +5,4 @@ mod cloud;
 mod life;
 mod names;
 mod sdk;
+mod sessions;

@@ -7,13 +7,24 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose}
 
 use crate::cloud::{Folder, errors, text};
 
-/// What `cargo xtask setup` installs.
-fn python() -> PathBuf {
+/// What `cargo xtask setup` installs, below `target/tools`; `None` where it did not run,
+/// which is told.
+pub(crate) fn tool(name: &str) -> Option<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"),
         PathBuf::from,
     );
-    target.join("tools/python/bin/python")
+    let tool = target.join("tools").join(name);
+    if tool.exists() {
+        return Some(tool);
+    }
+    let why = format!("{} is missing: run `cargo xtask setup`", tool.display());
+    assert!(
+        std::env::var("CI_REQUIRE_ALL").as_deref() != Ok("1"),
+        "{why}"
+    );
+    eprintln!("\n*** SKIPPED: {why}\n");
+    None
 }
 
 fn authority() -> String {
@@ -26,16 +37,9 @@ fn authority() -> String {
 
 #[test]
 fn the_official_sdk_drives_every_operation_of_tunnels() {
-    let python = python();
-    if !python.exists() {
-        let why = format!("{} is missing: run `cargo xtask setup`", python.display());
-        assert!(
-            std::env::var("CI_REQUIRE_ALL").as_deref() != Ok("1"),
-            "{why}"
-        );
-        eprintln!("\n*** SKIPPED the_official_sdk_drives_every_operation_of_tunnels: {why}\n");
+    let Some(python) = tool("python/bin/python") else {
         return;
-    }
+    };
     let folder = Folder::new();
     let cloud = folder.start(&[]);
     let key = std::fs::read_to_string(folder.path().join("admin.key")).unwrap();
