@@ -1,8 +1,4 @@
-//! Frames of an event stream: writing them, and reading them again.
-
-mod reader;
-
-pub use reader::{Frame, FrameError, FrameTooLong, Message, Reader};
+//! Frames of an event stream, as a server writes them.
 
 use crate::{ErrorEnvelope, Event, RawJson};
 

@@ -11,7 +11,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Uri;
 use jiff::Timestamp;
 use managed_agents_api::serve::{ApiError, JsonBody, PageParams, Permission};
-use managed_agents_api::{Agent, CreateAgent, Page, SkillRef, UpdateAgent};
+use managed_agents_api::{
+    Agent, AgentTool, CreateAgent, McpServer, Page, SessionAgent, SkillRef, UpdateAgent,
+};
 use mcp_tunnel_auth::{AgentId, SkillId, SkillVersionId};
 use tracing::error;
 
@@ -43,6 +45,42 @@ pub(crate) fn routes() -> Vec<Route> {
 /// 500 where the row is damaged.
 pub(crate) fn served(record: &AgentRecord) -> Result<Agent, ApiError> {
     definition_of(record).map(|definition| definition.into_agent(record))
+}
+
+/// The copy of an agent that a session works with, with what the session wants otherwise.
+///
+/// # Errors
+/// 400 for what an agent could not have either.
+pub(crate) async fn session_agent(
+    shared: &Shared,
+    caller: &Caller,
+    record: &AgentRecord,
+    overrides: UpdateAgent,
+) -> Result<SessionAgent, ApiError> {
+    let definition = definition_of(record)?.updated(overrides)?;
+    check_skills(shared, caller, &definition.skills).await?;
+    Ok(SessionAgent::from(&definition.into_agent(record)))
+}
+
+/// The agent of a session with other tools.
+///
+/// # Errors
+/// 400 for what an agent could not have either.
+pub(crate) fn with_tools(
+    agent: SessionAgent,
+    tools: Option<Vec<AgentTool>>,
+    mcp_servers: Option<Vec<McpServer>>,
+) -> Result<SessionAgent, ApiError> {
+    let definition = Definition::of_session(&agent)?.updated(UpdateAgent {
+        tools: tools.map(Some),
+        mcp_servers: mcp_servers.map(Some),
+        ..UpdateAgent::default()
+    })?;
+    Ok(SessionAgent {
+        tools: definition.tools,
+        mcp_servers: definition.mcp_servers,
+        ..agent
+    })
 }
 
 async fn create(

@@ -1,7 +1,12 @@
 //! How a server is set up.
 
+use std::sync::Arc;
+
+use jiff::SignedDuration;
+use managed_agents_loop::AgentLoop;
 use mcp_tunnel_auth::{ItemToken, MasterKey, WorkId};
 
+use crate::driver::Loops;
 use crate::limits::RateLimits;
 
 /// How a server is set up: what item tokens are made with, and how much anybody may have.
@@ -15,12 +20,14 @@ pub struct Config {
     pub(crate) environment_keys_most: u32,
     pub(crate) skills_most: u32,
     pub(crate) skill_versions_most: u32,
+    pub(crate) lease: SignedDuration,
+    pub(crate) loops: Loops,
 }
 
 impl Config {
     /// New item tokens are made with `master`.
     #[must_use]
-    pub const fn new(master: MasterKey) -> Self {
+    pub fn new(master: MasterKey) -> Self {
         Self {
             master,
             older_masters: Vec::new(),
@@ -33,6 +40,8 @@ impl Config {
             environment_keys_most: 64,
             skills_most: 1000,
             skill_versions_most: 100,
+            lease: SignedDuration::from_secs(90),
+            loops: Loops::default(),
         }
     }
 
@@ -82,6 +91,24 @@ impl Config {
         self
     }
 
+    /// How long a worker holds an item after each heartbeat, clamped to 5 to 300 s. Default 90 s,
+    /// which is what the vendor's workers assume. It is also how late the work of a worker that
+    /// died goes to another one; a worker may wish for another time.
+    #[must_use]
+    pub fn with_lease(mut self, lease: SignedDuration) -> Self {
+        self.lease = lease.clamp(LEASE_LEAST, LEASE_MOST);
+        self
+    }
+
+    /// Agents of this model think with this loop. Default: the model `scripted` with the
+    /// scripted loop, which is how an administrator tries an environment; a session of any
+    /// other model ends each turn with a `session.error` that says so.
+    #[must_use]
+    pub fn with_loop(mut self, model: impl Into<String>, thinks: Arc<dyn AgentLoop>) -> Self {
+        self.loops.set(model.into(), thinks);
+        self
+    }
+
     /// Whether a token was made with one of the master keys.
     pub(crate) fn made(&self, token: &ItemToken) -> bool {
         std::iter::once(&self.master)
@@ -94,3 +121,8 @@ impl Config {
         self.master.item_token(work, epoch)
     }
 }
+
+/// Bounds of a lease: below, one late heartbeat would lose it; above, sessions of dead
+/// workers would wait too long.
+pub(crate) const LEASE_LEAST: SignedDuration = SignedDuration::from_secs(5);
+pub(crate) const LEASE_MOST: SignedDuration = SignedDuration::from_secs(300);

@@ -1,7 +1,7 @@
 //! The one place where this crate reads the clock and draws randomness.
 
 use jiff::Timestamp;
-use mcp_tunnel_auth::encode_id;
+use mcp_tunnel_auth::{EventId, WorkId, encode_id};
 
 /// Now, in whole milliseconds: what rows and answers hold.
 pub(crate) fn now() -> Timestamp {
@@ -22,4 +22,12 @@ pub(crate) fn entropy<const N: usize>() -> [u8; N] {
 /// An id of a kind that has no type of its own.
 pub(crate) fn id(prefix: &str, at: Timestamp) -> String {
     encode_id(prefix, unix_ms(at), &entropy())
+}
+
+pub(crate) fn event_id(at: Timestamp) -> EventId {
+    EventId::new(unix_ms(at), &entropy())
+}
+
+pub(crate) fn work_id(at: Timestamp) -> WorkId {
+    WorkId::new(unix_ms(at), &entropy())
 }

@@ -2,7 +2,8 @@
 //!
 //! A [`Server`] serves the sessions part of the Managed Agents REST API: what an
 //! application calls to run agents, and what workers call to run those agents' tools. It
-//! binds no socket and starts no task: its router goes into whatever serves HTTP.
+//! binds no socket and starts no task: its router goes into whatever serves HTTP, and [`Server::run`]
+//! into a task of the program.
 //!
 //! ```text
 //!  application, SDK ── API key ──────────┐                     ┌────────────┐
@@ -26,23 +27,28 @@
 //! - It serves no memory stores, vaults, files, webhooks, deployments and model requests
 //!   yet: those routes answer 404 with a body that says so.
 #![forbid(unsafe_code)]
-#![expect(dead_code, reason = "routes come with their handlers")]
 
 mod absent;
 mod agents;
 mod config;
+mod driver;
 mod environment;
 mod environment_keys;
 mod environments;
+mod events;
 mod failure;
+mod history;
 mod hooks;
 mod keys;
 mod limits;
 mod metadata;
 mod pages;
+mod sessions;
 mod shared;
 mod skills;
 pub mod store;
+mod threads;
+mod work;
 
 use std::sync::Arc;
 
@@ -52,9 +58,12 @@ use managed_agents_api::serve::{self, Authenticate};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::events::Streams;
+use crate::history::Memory;
 use crate::limits::Limits;
 use crate::shared::Shared;
 use crate::store::{LibraryStore, SessionStore};
+use crate::work::Pollers;
 
 pub use config::Config;
 pub use hooks::Takes;
@@ -83,8 +92,22 @@ impl Server {
                 store,
                 library,
                 authenticate,
+                pollers: Pollers::default(),
+                streams: Streams::default(),
+                histories: Memory::new(history::MEMORY_MEBIBYTES),
+                bodies: Memory::new(history::MEMORY_MEBIBYTES),
             }),
         }
+    }
+
+    /// Lets agents think and ends what workers let lapse, until `stop`: without it sessions
+    /// take messages, and nothing follows. One process of several that share a store
+    /// suffices; more share the work.
+    ///
+    /// # Cancel safety
+    /// It may be dropped and started again: what was under way is done again.
+    pub async fn run(&self, stop: CancellationToken) {
+        driver::run(Arc::clone(&self.shared), stop).await;
     }
 
     /// The REST API. The peer's address in the audit comes from
@@ -125,5 +148,9 @@ fn all_routes() -> Vec<hooks::Route> {
     routes.extend(environments::routes());
     routes.extend(environment_keys::routes());
     routes.extend(skills::routes());
+    routes.extend(sessions::routes());
+    routes.extend(events::routes());
+    routes.extend(threads::routes());
+    routes.extend(work::routes());
     routes
 }

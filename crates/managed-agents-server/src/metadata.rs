@@ -38,6 +38,15 @@ pub(crate) fn patched(mut metadata: Metadata, patch: MetadataPatch) -> Result<Me
     checked(metadata)
 }
 
+/// # Errors
+/// 400 with the code `invalid_metadata` where one of the values could not be kept.
+pub(crate) fn checked_patch(patch: &MetadataPatch) -> Result<(), ApiError> {
+    let values = patch
+        .iter()
+        .filter_map(|(key, value)| Some((key.clone(), value.clone()?)));
+    checked(values.collect()).map(drop)
+}
+
 fn invalid(message: String) -> ApiError {
     ApiError::invalid(message).with_code("invalid_metadata")
 }

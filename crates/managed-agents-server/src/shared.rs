@@ -7,8 +7,11 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::events::Streams;
+use crate::history::Memory;
 use crate::limits::Limits;
 use crate::store::{LibraryStore, SessionStore};
+use crate::work::Pollers;
 
 pub(crate) struct Shared {
     pub(crate) config: Config,
@@ -17,6 +20,12 @@ pub(crate) struct Shared {
     /// Who has an API key, or whatever the embedder's users have instead.
     pub(crate) authenticate: Arc<dyn Authenticate>,
     pub(crate) limits: Limits,
+    pub(crate) pollers: Pollers,
+    pub(crate) streams: Streams,
+    /// What all histories that are being read take.
+    pub(crate) histories: Memory,
+    /// What all bodies with events that come in take.
+    pub(crate) bodies: Memory,
     /// How many skills are uploaded at once.
     pub(crate) uploads: Semaphore,
     /// Whatever waits or streams ends with it, so that connections can.

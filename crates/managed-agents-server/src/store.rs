@@ -8,7 +8,6 @@
 //! [`conformance`] is the suite that every implementation passes.
 
 mod agents;
-mod audit;
 mod changes;
 pub mod conformance;
 mod environments;
@@ -21,7 +20,6 @@ mod sqlite;
 mod work;
 
 pub use agents::{AgentListing, AgentRecord, AgentStore};
-pub use audit::{AuditRecord, AuditStore};
 pub use changes::{Changes, Topic};
 pub use environments::{
     EnvironmentChange, EnvironmentKeyRecord, EnvironmentKind, EnvironmentRecord, EnvironmentStore,

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use managed_agents_api::serve::ApiError;
 use managed_agents_api::{
     Agent, AgentModel, AgentTool, AgentToolset, CreateAgent, CustomTool, McpServer, McpToolset,
-    Metadata, PermissionPolicy, PolicyKind, RawJson, SkillRef, ToolConfig, ToolDefaults,
-    UpdateAgent,
+    Metadata, PermissionPolicy, PolicyKind, RawJson, SessionAgent, SkillRef, ToolConfig,
+    ToolDefaults, UpdateAgent,
 };
 use serde::{Deserialize, Serialize};
 
@@ -21,8 +21,8 @@ pub(super) struct Definition {
     description: Option<String>,
     model: AgentModel,
     system: Option<String>,
-    tools: Vec<AgentTool>,
-    mcp_servers: Vec<McpServer>,
+    pub(super) tools: Vec<AgentTool>,
+    pub(super) mcp_servers: Vec<McpServer>,
     pub(super) skills: Vec<SkillRef>,
     multiagent: Option<RawJson>,
     execution_identity: RawJson,
@@ -44,6 +44,23 @@ impl Definition {
             metadata: body.metadata.unwrap_or_default(),
         }
         .checked()
+    }
+
+    /// What a session's copy of an agent is.
+    pub(super) fn of_session(agent: &SessionAgent) -> Result<Self, ApiError> {
+        let agent = agent.clone();
+        Ok(Self {
+            name: agent.name,
+            description: agent.description,
+            model: agent.model,
+            system: agent.system,
+            tools: agent.tools,
+            mcp_servers: agent.mcp_servers,
+            skills: agent.skills,
+            multiagent: agent.multiagent,
+            execution_identity: identity(agent.execution_identity)?,
+            metadata: Metadata::new(),
+        })
     }
 
     /// What is absent in `body` stays.

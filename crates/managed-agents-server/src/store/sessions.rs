@@ -7,8 +7,7 @@ use jiff::Timestamp;
 use mcp_tunnel_auth::{AgentId, EnvironmentId, EventId, SessionId, ThreadId, WorkId, WorkspaceId};
 
 use super::{
-    Acting, AgentStore, AuditStore, Changes, EnvironmentStore, Listed, StoreError, WorkState,
-    WorkStore,
+    Acting, AgentStore, Changes, EnvironmentStore, Listed, StoreError, WorkState, WorkStore,
 };
 
 /// Sessions and their events; with its supertraits, all that sessions need.
@@ -16,7 +15,7 @@ use super::{
 /// Every event of a session has a number, and every change of a history names the number that
 /// it was decided at: whoever decided by an older history decides again.
 #[async_trait]
-pub trait SessionStore: WorkStore + EnvironmentStore + AgentStore + AuditStore {
+pub trait SessionStore: WorkStore + EnvironmentStore + AgentStore {
     /// Writes a session down, with the events that it begins with, and queues its first item.
     ///
     /// # Errors
@@ -238,6 +237,8 @@ pub struct SessionRecord {
     pub needs_worker: bool,
     /// Number of its newest event.
     pub position: u64,
+    /// Bytes of all its events.
+    pub bytes: u64,
     /// Items that ended in vain since the last progress.
     pub attempts: u32,
     /// Whether an operator stopped its work.
@@ -357,6 +358,19 @@ pub struct EventRecord {
     pub body: String,
 }
 
+impl EventRecord {
+    /// What becomes of `event`, before it has a number.
+    pub(crate) fn unstored(event: &NewEvent, now: Timestamp) -> Self {
+        Self {
+            seq: 0,
+            id: event.id,
+            kind: event.kind.clone(),
+            processed_at: event.processed.then_some(now),
+            body: event.body.clone(),
+        }
+    }
+}
+
 /// Who appends.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -455,5 +469,5 @@ pub struct Due {
 /// a request, and [`BYTES_MOST`] bounds all of them.
 pub const EVENTS_MOST: u64 = 100_000;
 
-/// Most bytes of all events of a session: 1 GiB of disk for one client.
-pub const BYTES_MOST: u64 = 1 << 30;
+/// Most bytes of all events of a session: 256 MiB, since whoever decides reads all of them.
+pub const BYTES_MOST: u64 = 256 << 20;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use mcp_tunnel_testkit::{
     caller::Caller,
     rmcp_client::http_client,
-    stack::{AT_ONCE, CloudOptions, Gateway, SOON, Stack},
+    stack::{CloudOptions, Gateway, SOON, Stack},
     tools::free_port,
     upstream::{Ended, Step, Upstream, script},
 };
@@ -156,7 +156,11 @@ async fn a_client_that_leaves_reaches_the_server_at_once() -> Result<()> {
             one.is_some_and(|one| one.ended == Some(Ended::PeerLeft))
         };
         upstream.wait(SOON, noticed).await?;
-        assert!(left.elapsed() < AT_ONCE, "{:?}", left.elapsed());
+        assert!(
+            left.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            left.elapsed()
+        );
     }
     Ok(())
 }
@@ -174,7 +178,9 @@ async fn a_client_that_leaves_before_the_head_reaches_the_server_too() -> Result
         arrived = arrived => { arrived?; }
     }
     upstream
-        .wait(AT_ONCE, |all| all[0].ended == Some(Ended::PeerLeft))
+        .wait(Duration::from_secs(2), |all| {
+            all[0].ended == Some(Ended::PeerLeft)
+        })
         .await?;
     Ok(())
 }

@@ -340,6 +340,7 @@ fn session_of(row: &SqliteRow) -> Result<SessionRecord, StoreError> {
         status: named(row, "status", &SessionStatus::ALL, SessionStatus::as_str)?,
         needs_worker: row.try_get("needs_worker").map_err(failed)?,
         position: number(row, "position")?,
+        bytes: number(row, "bytes")?,
         attempts: row.try_get("attempts").map_err(failed)?,
         held: row.try_get("held").map_err(failed)?,
         created_at: time(row, "created_at")?,
@@ -365,11 +366,12 @@ fn session_work_of(row: &SqliteRow) -> Result<Option<SessionWork>, StoreError> {
     }))
 }
 
-/// Ids of items sort by time: the newest is that of the session.
+/// The item that is not stopped, else the newest one, is that of the session.
 const SELECT: &str = "SELECT s.*, w.id AS work_id, w.state AS work_state, w.worker AS work_worker,
      w.queued_at AS work_queued_at, w.available_at AS work_available_at,
      w.stopped_at AS work_stopped_at,
      (SELECT reason FROM works r WHERE r.session = s.id AND r.reason IS NOT NULL
       ORDER BY r.id DESC LIMIT 1) AS work_reason
  FROM sessions s
- LEFT JOIN works w ON w.id = (SELECT MAX(id) FROM works n WHERE n.session = s.id)";
+ LEFT JOIN works w ON w.id = (SELECT n.id FROM works n WHERE n.session = s.id
+                              ORDER BY n.state <> 'stopped' DESC, n.id DESC LIMIT 1)";

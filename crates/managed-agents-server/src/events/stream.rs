@@ -1,0 +1,209 @@
+//! Events as they happen.
+//!
+//! A stream holds the number of the last event that it wrote, and reads on in the store
+//! when its client has taken what it was given: a slow reader costs a page of the store,
+//! however much happens meanwhile.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use futures_util::stream;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use managed_agents_api::serve::ApiError;
+use managed_agents_api::{ErrorType, EventType, sse};
+use mcp_tunnel_auth::SessionId;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tracing::debug;
+
+use crate::environment;
+use crate::failure::{answer, chain};
+use crate::history::event_of;
+use crate::hooks::{Caller, Id};
+use crate::shared::Shared;
+use crate::store::{Acting, StoreError, Topic};
+
+pub(super) async fn stream(
+    State(shared): State<Arc<Shared>>,
+    caller: Caller,
+    Id(session): Id<SessionId>,
+) -> Result<Response, ApiError> {
+    open(shared, caller.acting(), session).await
+}
+
+/// Begins with what happens after this; its head is sent at once.
+pub(crate) async fn open(
+    shared: Arc<Shared>,
+    acting: Acting,
+    session: SessionId,
+) -> Result<Response, ApiError> {
+    let slot = Streams::enter(&shared, session)?;
+    // Subscribed before the position is read: nothing falls in between.
+    let events = shared.store.changes().subscribe(Topic::Session(session));
+    let record = shared.store.session(&acting, session).await;
+    let record = record.map_err(answer::<SessionId>)?;
+    let keys = shared
+        .store
+        .changes()
+        .subscribe(Topic::Keys(record.environment));
+    let stream = Stream {
+        shared,
+        acting,
+        session,
+        position: record.position,
+        events,
+        keys,
+        ping: Instant::now() + PING_EVERY,
+        more: false,
+        ended: false,
+        _slot: slot,
+    };
+    let chunks = stream::unfold(stream, |mut stream| async {
+        let chunk = stream.next().await?;
+        Some((Ok::<_, std::convert::Infallible>(chunk), stream))
+    });
+    let head = [(CONTENT_TYPE, sse::MEDIA_TYPE), (CACHE_CONTROL, "no-store")];
+    Ok((head, Body::from_stream(chunks)).into_response())
+}
+
+struct Stream {
+    shared: Arc<Shared>,
+    acting: Acting,
+    session: SessionId,
+    position: u64,
+    events: watch::Receiver<u64>,
+    keys: watch::Receiver<u64>,
+    ping: Instant,
+    /// The store has more than the last page.
+    more: bool,
+    ended: bool,
+    _slot: Slot,
+}
+
+impl Stream {
+    /// The next bytes; `None` where the stream ends: with the session, with the credential,
+    /// or where the store cannot be read (clients open another one and list what they missed).
+    async fn next(&mut self) -> Option<Bytes> {
+        while !self.ended {
+            if !self.more {
+                tokio::select! {
+                    _ = self.events.changed() => {}
+                    _ = self.keys.changed() => {}
+                    () = sleep_until(self.ping) => {
+                        self.ping = Instant::now() + PING_EVERY;
+                        return self.judge().await.then(|| Bytes::from_static(sse::PING.as_bytes()));
+                    }
+                }
+            }
+            match self.page().await {
+                Ok(Some(bytes)) => return Some(bytes),
+                Ok(None) => {}
+                Err(error) => {
+                    debug!(error = chain(&error), session = %self.session, "a stream ends");
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    /// What happened since the last page.
+    async fn page(&mut self) -> Result<Option<Bytes>, StoreError> {
+        let page = self
+            .shared
+            .store
+            .events_after(self.session, self.position, PAGE_BYTES);
+        let page = page.await?;
+        self.more = page.more;
+        let mut text = String::new();
+        for row in &page.rows {
+            self.position = row.seq;
+            let event = event_of(row)?;
+            text.push_str(&sse::frame(&event));
+            // Clients are done with these; of a deleted session nothing else can follow.
+            self.ended = *event.kind() == EventType::SessionDeleted;
+        }
+        if !self.ended {
+            self.judged().await?;
+        }
+        Ok((!text.is_empty()).then(|| text.into()))
+    }
+
+    async fn judge(&self) -> bool {
+        self.judged().await.is_ok()
+    }
+
+    /// Whether the credential still reaches the session.
+    async fn judged(&self) -> Result<(), StoreError> {
+        let mut acting = self.acting.clone();
+        acting.now = environment::now();
+        self.shared
+            .store
+            .session(&acting, self.session)
+            .await
+            .map(drop)
+    }
+}
+
+/// How many streams each session has.
+#[derive(Debug, Default)]
+pub(crate) struct Streams(Mutex<HashMap<SessionId, usize>>);
+
+impl Streams {
+    /// # Errors
+    /// 429 where the session has as many as it may.
+    fn enter(shared: &Arc<Shared>, session: SessionId) -> Result<Slot, ApiError> {
+        let mut open = shared.streams.lock();
+        let count = open.entry(session).or_default();
+        if *count >= STREAMS_MOST {
+            let error = ApiError::new(
+                ErrorType::RateLimit,
+                format!("the session has {STREAMS_MOST} open streams, the most it may have"),
+            );
+            return Err(error.with_retry_after(Duration::from_secs(5)));
+        }
+        *count += 1;
+        drop(open);
+        Ok(Slot {
+            shared: Arc::clone(shared),
+            session,
+        })
+    }
+
+    /// Straight-line code only under this lock.
+    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One stream of a session.
+struct Slot {
+    shared: Arc<Shared>,
+    session: SessionId,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut open = self.shared.streams.lock();
+        if let Some(count) = open.get_mut(&self.session) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.session);
+            }
+        }
+    }
+}
+
+/// A silent stream is cut by proxies, and by the vendor's SDKs after ten minutes.
+const PING_EVERY: Duration = Duration::from_secs(15);
+
+/// Bytes that are read for one stream at once: what a reader that stopped reading costs,
+/// beside one event that is larger.
+const PAGE_BYTES: u64 = 256 << 10;
+
+/// Streams of one session. Its application and its worker have one each.
+const STREAMS_MOST: usize = 64;

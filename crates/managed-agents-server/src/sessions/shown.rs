@@ -1,0 +1,98 @@
+//! A session as it is answered.
+
+use jiff::Timestamp;
+use managed_agents_api::serve::ApiError;
+use managed_agents_api::{Session, SessionStats, SessionUsage};
+use mcp_tunnel_auth::SessionId;
+use serde::Serialize;
+
+use crate::failure::answer;
+use crate::history::agent_of;
+use crate::store::{ATTEMPTS_MOST, SessionRecord, SessionWork, WorkState};
+
+/// A session of the vendor's shape, and how its work stands: `worker` is our own.
+#[derive(Serialize)]
+pub(crate) struct ShownSession {
+    #[serde(flatten)]
+    session: Session,
+    worker: WorkerState,
+}
+
+/// How the work of a session stands.
+#[derive(Serialize)]
+struct WorkerState {
+    /// Its newest item.
+    work_id: Option<String>,
+    /// Where that item stands.
+    state: Option<&'static str>,
+    /// The name of the worker that holds it, or held it last.
+    worker_id: Option<String>,
+    /// When the item was last queued.
+    queued_at: Option<Timestamp>,
+    /// Items that ended since the last progress while tool calls waited.
+    attempts: u32,
+    /// What the last worker or operator that ended an item said about it.
+    last_reason: Option<String>,
+    /// Why nothing goes on, where tool calls wait and nobody runs them.
+    stuck: Option<String>,
+}
+
+/// # Errors
+/// 500 where the row is damaged.
+pub(crate) fn shown(record: SessionRecord) -> Result<ShownSession, ApiError> {
+    let agent = agent_of(&record).map_err(answer::<SessionId>)?;
+    let worker = worker_state(&record);
+    let session = Session {
+        id: record.id.to_string(),
+        agent,
+        environment_id: record.environment.to_string(),
+        status: record.status.as_str().into(),
+        title: record.title,
+        metadata: record.metadata,
+        resources: Vec::new(),
+        vault_ids: Vec::new(),
+        outcome_evaluations: Vec::new(),
+        deployment_id: None,
+        budget: None,
+        stats: SessionStats::default(),
+        usage: SessionUsage::default(),
+        created_at: record.created_at,
+        updated_at: record.updated_at,
+        archived_at: record.archived_at,
+    };
+    Ok(ShownSession { session, worker })
+}
+
+fn worker_state(record: &SessionRecord) -> WorkerState {
+    let work = record.work.as_ref();
+    WorkerState {
+        work_id: work.map(|work| work.id.to_string()),
+        state: work.map(|work| work.state.as_str()),
+        worker_id: work.and_then(|work| work.worker.clone()),
+        queued_at: work.map(|work| work.queued_at),
+        attempts: record.attempts,
+        last_reason: work.and_then(|work| work.reason.clone()),
+        stuck: record.needs_worker.then(|| stuck(record, work)).flatten(),
+    }
+}
+
+fn stuck(record: &SessionRecord, work: Option<&SessionWork>) -> Option<String> {
+    let live = work.filter(|work| work.state != WorkState::Stopped);
+    match live {
+        None if record.held => Some(
+            "tool calls wait, and an operator stopped the work: it goes on once an event is sent"
+                .to_owned(),
+        ),
+        None => Some(format!(
+            "tool calls wait, and {} items ended without a result, {ATTEMPTS_MOST} of them tried again: \
+             look at the worker's log; it goes on once an event is sent",
+            record.attempts
+        )),
+        Some(work) if work.state == WorkState::Queued => Some(format!(
+            "tool calls wait for a worker: the item is queued since {}; \
+             is a worker running, with a key of this environment?",
+            work.queued_at
+        )),
+        Some(_) => None,
+    }
+}
