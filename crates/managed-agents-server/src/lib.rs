@@ -102,12 +102,14 @@ impl Server {
 
     /// Lets agents think and ends what workers let lapse, until `stop`: without it sessions
     /// take messages, and nothing follows. One process of several that share a store
-    /// suffices; more share the work.
+    /// suffices; more share the work. Then what waits and what streams ends, so that whoever
+    /// serves the router can close its connections in good order.
     ///
     /// # Cancel safety
     /// It may be dropped and started again: what was under way is done again.
     pub async fn run(&self, stop: CancellationToken) {
         driver::run(Arc::clone(&self.shared), stop).await;
+        self.shared.closing.cancel();
     }
 
     /// The REST API. The peer's address in the audit comes from
@@ -117,16 +119,6 @@ impl Server {
         serve::enveloped(router.with_state(Arc::clone(&self.shared)), || {
             environment::id("req", environment::now())
         })
-    }
-
-    /// Works until `stop`; then what waits and what streams ends, so that whoever serves
-    /// the router can close its connections in good order.
-    ///
-    /// # Cancel safety
-    /// It may be dropped and started again.
-    pub async fn run(&self, stop: CancellationToken) {
-        stop.cancelled().await;
-        self.shared.closing.cancel();
     }
 
     /// Every route, with the credentials that it takes.

@@ -109,6 +109,7 @@ async fn poll(
         tokio::select! {
             _ = queue.changed() => {}
             () = sleep_until(until) => {}
+            () = shared.closing.cancelled() => return Ok(polled_answer(Json(None))),
         }
     }
 }

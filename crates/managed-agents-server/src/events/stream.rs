@@ -93,6 +93,7 @@ impl Stream {
                 tokio::select! {
                     _ = self.events.changed() => {}
                     _ = self.keys.changed() => {}
+                    () = self.shared.closing.cancelled() => return None,
                     () = sleep_until(self.ping) => {
                         self.ping = Instant::now() + PING_EVERY;
                         return self.judge().await.then(|| Bytes::from_static(sse::PING.as_bytes()));

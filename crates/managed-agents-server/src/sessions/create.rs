@@ -90,7 +90,7 @@ async fn snapshot(
 
 /// A session that silently lacks what was asked for would be worse than none.
 fn refuse_what_is_not_served(body: &CreateSession) -> Result<(), ApiError> {
-    for resource in body.resources.iter().flatten() {
+    if let Some(resource) = body.resources.iter().flatten().next() {
         return Err(match resource {
             SessionResource::MemoryStore(_) => {
                 ApiError::invalid("resources: memory stores are not served here yet")
