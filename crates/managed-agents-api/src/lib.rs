@@ -52,7 +52,7 @@
 //!
 //! It has no client (`managed-agents-client`) and no server (`mcp-console`,
 //! `managed-agents-server`), it does not decide what follows on an event
-//! (`managed-agents-loop`), it reads no event stream, although it writes one; and it
+//! (`managed-agents-loop`); and it
 //! does not judge values: lengths, limits and certificates are the server's business.
 #![forbid(unsafe_code)]
 #![expect(

@@ -1,4 +1,8 @@
-//! Frames of an event stream, as a server writes them.
+//! Frames of an event stream: writing them, and reading them again.
+
+mod reader;
+
+pub use reader::{Frame, FrameError, FrameTooLong, Message, Reader};
 
 use crate::{ErrorEnvelope, Event, RawJson};
 

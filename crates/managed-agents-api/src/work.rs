@@ -242,11 +242,25 @@ pub struct HeartbeatState {
 }
 
 /// Body of `POST …/work/{id}/stop`; an empty body counts as `{}`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StopWork {
     /// Over at once, without the worker's consent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force: bool,
+    /// Ours alone: what the session is to show about it, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl StopWork {
+    /// Over at once.
+    #[must_use]
+    pub fn forced() -> Self {
+        Self {
+            force: true,
+            reason: None,
+        }
+    }
 }
 
 /// Body of `POST …/work/{id}`.
@@ -344,7 +358,7 @@ mod tests {
     fn bodies_say_only_what_differs() {
         let text = |stop: StopWork| serde_json::to_string(&stop).unwrap();
         assert_eq!(text(StopWork::default()), "{}");
-        assert_eq!(text(StopWork { force: true }), r#"{"force":true}"#);
+        assert_eq!(text(StopWork::forced()), r#"{"force":true}"#);
         let update = r#"{"metadata":{"a":"b","gone":null}}"#;
         let read: UpdateWork = serde_json::from_str(update).unwrap();
         assert_eq!(serde_json::to_string(&read).unwrap(), update);

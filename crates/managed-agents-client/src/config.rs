@@ -9,16 +9,32 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
     pub(crate) base_url: String,
-    pub(crate) credential: SecretString,
+    pub(crate) credential: Credential,
     pub(crate) roots: Vec<CertificateDer<'static>>,
     pub(crate) timeout: Duration,
 }
 
+/// What a client calls with, and the header that it belongs in.
+#[derive(Clone, Debug)]
+pub(crate) enum Credential {
+    ApiKey(SecretString),
+    Bearer(SecretString),
+}
+
 impl ClientConfig {
     /// A client of the control plane at `base_url` (scheme, host, port; no path needed) with an API key.
-    pub fn new(base_url: impl Into<String>, credential: SecretString) -> Self {
+    pub fn new(base_url: impl Into<String>, api_key: SecretString) -> Self {
+        Self::with(base_url.into(), Credential::ApiKey(api_key))
+    }
+
+    /// The same with an environment key, or with the token of one item of work.
+    pub fn bearer(base_url: impl Into<String>, token: SecretString) -> Self {
+        Self::with(base_url.into(), Credential::Bearer(token))
+    }
+
+    fn with(base_url: String, credential: Credential) -> Self {
         Self {
-            base_url: base_url.into(),
+            base_url,
             credential,
             roots: Vec::new(),
             timeout: Duration::from_secs(30),

@@ -8,6 +8,7 @@
 //! [`conformance`] is the suite that every implementation passes.
 
 mod agents;
+mod audit;
 mod changes;
 pub mod conformance;
 mod environments;
@@ -20,6 +21,7 @@ mod sqlite;
 mod work;
 
 pub use agents::{AgentListing, AgentRecord, AgentStore};
+pub use audit::{AuditRecord, AuditStore};
 pub use changes::{Changes, Topic};
 pub use environments::{
     EnvironmentChange, EnvironmentKeyRecord, EnvironmentKind, EnvironmentRecord, EnvironmentStore,

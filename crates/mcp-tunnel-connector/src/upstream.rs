@@ -7,6 +7,7 @@
 //! ```
 
 mod body;
+mod connection;
 pub(crate) mod dial;
 mod pool;
 mod quick_ack;
@@ -15,14 +16,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use http::{Request, Response};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 pub(crate) use self::body::UpstreamBody;
+use self::connection::Connection;
 use self::dial::{DialError, Dialler};
-use self::pool::{Connection, Pool};
+use self::pool::Pool;
 use crate::exchange::RequestBody;
 use crate::measures::RouteMeasures;
 use crate::server::McpServer;
@@ -77,7 +77,7 @@ impl Upstream {
                 }
             };
             let sent = Instant::now();
-            let mut refused = match connection.sender.try_send_request(request).await {
+            let mut refused = match connection.send(request).await {
                 Ok(response) => {
                     let server = sent.elapsed();
                     let response =
@@ -131,16 +131,9 @@ impl Upstream {
             .dial(self.server.target())
             .await
             .map_err(SendError::Dial)?;
-        let (sender, driver) = http1::Builder::new()
-            .max_buf_size(READ_BUFFER)
-            .handshake(TokioIo::new(io))
+        Connection::new(io)
             .await
-            .map_err(|source| SendError::NoAnswer { source })?;
-        let driver = self.tasks.spawn(async move {
-            // Its failure reaches whoever waits for the answer; an idle connection's end is no news.
-            let _ = driver.await;
-        });
-        Ok(Connection::new(sender, AbortOnDropHandle::new(driver)))
+            .map_err(|source| SendError::NoAnswer { source })
     }
 
     fn check_in(self: &Arc<Self>, connection: Connection) {
@@ -204,6 +197,3 @@ pub(crate) enum SendError {
         source: hyper::Error,
     },
 }
-
-/// Most bytes read ahead on one connection, and the longest head of an answer.
-const READ_BUFFER: usize = 64 * 1024;

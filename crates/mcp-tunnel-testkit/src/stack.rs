@@ -20,8 +20,10 @@ use std::{
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-/// How long anything here may take to come about.
-pub const SOON: Duration = Duration::from_secs(20);
+/// How long anything here may take to come about, on a machine with more to do.
+pub const SOON: Duration = Duration::from_secs(60);
+/// Within which a call is answered, or somebody is told, where the alternative is to wait for a deadline or for ever.
+pub const AT_ONCE: Duration = Duration::from_secs(8);
 /// Between two looks at something that only the REST API or /proc tells.
 const LOOK: Duration = Duration::from_millis(25);
 

@@ -15,7 +15,7 @@ use mcp_tunnel_testkit::{
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn fixture_passes_every_scored_scenario_of_both_revisions() -> Result<()> {

@@ -15,12 +15,15 @@
 //! ```
 
 mod authority;
+mod catalogue;
 mod events;
+mod library;
 mod queue;
 mod scene;
 mod sessions;
 
-use super::SessionStore;
+use super::{LibraryStore, SessionStore};
+use library::Shelf;
 use scene::Scene;
 
 /// Runs every case, each on a store of its own that `open` makes.
@@ -38,6 +41,13 @@ pub async fn check<S: SessionStore>(mut open: impl AsyncFnMut() -> S) {
         })*};
     }
     cases!(
+        catalogue::environments_are_listed_newest_first,
+        catalogue::an_environment_changes_until_it_is_archived,
+        catalogue::a_deleted_environment_never_was,
+        catalogue::keys_have_their_most_and_are_revoked_once,
+        catalogue::an_agent_keeps_every_version,
+        catalogue::agents_are_listed_and_archived,
+        catalogue::the_audit_has_who_when_where_and_why,
         queue::an_item_goes_from_queued_to_stopped,
         queue::an_item_is_handed_out_again_when_nobody_acknowledges,
         queue::the_oldest_item_comes_first,
@@ -73,5 +83,27 @@ pub async fn check<S: SessionStore>(mut open: impl AsyncFnMut() -> S) {
         events::pages_are_cut_by_weight,
         events::a_call_has_one_result,
         events::an_item_is_queued_where_one_is_needed,
+    );
+}
+
+/// Runs every case of a library, each on one of its own that `open` makes.
+///
+/// # Panics
+/// Where the library does not do what its trait says.
+///
+/// # Cancel safety
+/// Dropping it ends the suite.
+pub async fn check_library<S: LibraryStore>(mut open: impl AsyncFnMut() -> S) {
+    macro_rules! cases {
+        ($($case:path),* $(,)?) => {$({
+            let store = open().await;
+            $case(&mut Shelf::new(&store)).await;
+        })*};
+    }
+    cases!(
+        library::a_skill_is_its_newest_version,
+        library::a_version_keeps_its_skills_name,
+        library::what_is_deleted_is_gone,
+        library::a_foreign_skill_is_missing,
     );
 }

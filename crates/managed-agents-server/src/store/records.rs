@@ -31,7 +31,7 @@ pub enum Authority {
 }
 
 /// A change, with all that its audit row says.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Change {
     /// Id of the audit row.

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use mcp_tunnel_auth::{AgentId, EnvironmentId, EventId, SessionId, ThreadId, WorkId, WorkspaceId};
 
 use super::{
-    Acting, AgentStore, Changes, EnvironmentStore, Listed, StoreError, WorkState, WorkStore,
+    Acting, AgentStore, AuditStore, Changes, EnvironmentStore, Listed, StoreError, WorkState,
+    WorkStore,
 };
 
 /// Sessions and their events; with its supertraits, all that sessions need.
@@ -15,7 +16,7 @@ use super::{
 /// Every event of a session has a number, and every change of a history names the number that
 /// it was decided at: whoever decided by an older history decides again.
 #[async_trait]
-pub trait SessionStore: WorkStore + EnvironmentStore + AgentStore {
+pub trait SessionStore: WorkStore + EnvironmentStore + AgentStore + AuditStore {
     /// Writes a session down, with the events that it begins with, and queues its first item.
     ///
     /// # Errors

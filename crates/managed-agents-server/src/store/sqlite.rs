@@ -5,6 +5,7 @@
 //! of failing half-way. Queries are text at run time: building needs no database.
 
 mod agents;
+mod audit;
 mod authority;
 mod environments;
 mod events;
@@ -22,7 +23,7 @@ use sqlx::sqlite::{
     SqliteSynchronous,
 };
 
-use super::{Change, Changes, StoreError, Topic};
+use super::{Changes, StoreError, Topic};
 
 /// How a database file is opened.
 #[derive(Debug, Clone)]
@@ -180,28 +181,6 @@ async fn count(transaction: &mut Transaction, query: Query) -> Result<u32, Store
     use sqlx::Row as _;
     let row = query.fetch_one(&mut **transaction).await.map_err(failed)?;
     row.try_get(0).map_err(failed)
-}
-
-async fn write_audit(
-    transaction: &mut Transaction,
-    change: &Change,
-    action: &'static str,
-    object: impl ToString,
-) -> Result<(), StoreError> {
-    let query = sqlx::query(
-        "INSERT INTO audit (id, workspace, at, actor, address, action, object, reason)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(change.audit_id.clone())
-    .bind(change.workspace.to_string())
-    .bind(change.at.as_millisecond())
-    .bind(change.actor.clone())
-    .bind(change.address.map(|address| address.to_string()))
-    .bind(action)
-    .bind(object.to_string())
-    .bind(change.reason.clone());
-    run(transaction, query).await?;
-    Ok(())
 }
 
 fn failed(error: sqlx::Error) -> StoreError {

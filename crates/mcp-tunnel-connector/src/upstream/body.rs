@@ -9,7 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::Upstream;
-use super::pool::Connection;
+use super::connection::Connection;
 
 /// An answer's body; its end gives the connection back, its failure or drop closes it.
 #[derive(Debug)]
@@ -49,10 +49,15 @@ impl Body for UpstreamBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = &mut *self;
         loop {
-            match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+            let frame = match &mut this.held {
+                Some((_, connection)) => connection.poll_frame(cx, &mut this.incoming),
+                None => Pin::new(&mut this.incoming).poll_frame(cx),
+            };
+            match ready!(frame) {
                 Some(Ok(frame)) if frame.is_data() => {
-                    self.release_at_end();
+                    this.release_at_end();
                     return Poll::Ready(Some(Ok(frame)));
                 }
                 // Trailers belong to this hop.
@@ -60,7 +65,7 @@ impl Body for UpstreamBody {
                 // Whoever reads drops the body now, and the connection with it.
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => {
-                    self.release();
+                    this.release();
                     return Poll::Ready(None);
                 }
             }

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::quick_ack::QuickAck;
+use super::quick_ack::{Acks, QuickAck};
 use crate::server::{Scheme, Target};
 
 /// Opens connections to MCP servers; never through a proxy, whatever the environment says.
@@ -178,6 +178,16 @@ impl std::fmt::Display for Step {
 pub(crate) enum UpstreamIo {
     Plain(QuickAck),
     Tls(Box<TlsStream<QuickAck>>),
+}
+
+impl UpstreamIo {
+    /// See [`QuickAck::acks`].
+    pub(crate) fn acks(&mut self) -> Acks {
+        match self {
+            Self::Plain(io) => io.acks(),
+            Self::Tls(io) => io.get_mut().0.acks(),
+        }
+    }
 }
 
 impl AsyncRead for UpstreamIo {

@@ -1,36 +1,11 @@
 //! Idle connections to one MCP server.
 
 use std::collections::VecDeque;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use hyper::client::conn::http1::SendRequest;
 use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
 
-use crate::exchange::RequestBody;
-
-/// A connection and the task that drives it; dropping it closes the socket at once.
-#[derive(Debug)]
-pub(crate) struct Connection {
-    pub(crate) sender: SendRequest<RequestBody>,
-    _driver: AbortOnDropHandle<()>,
-}
-
-impl Connection {
-    pub(crate) fn new(sender: SendRequest<RequestBody>, driver: AbortOnDropHandle<()>) -> Self {
-        Self {
-            sender,
-            _driver: driver,
-        }
-    }
-
-    /// Whether the next request may go out: the connection is open, and done with the one before.
-    fn is_ready(&mut self) -> bool {
-        let mut now = Context::from_waker(Waker::noop());
-        matches!(self.sender.poll_ready(&mut now), Poll::Ready(Ok(())))
-    }
-}
+use super::connection::Connection;
 
 /// Connections that wait for their next request, the longest idle first.
 #[derive(Debug, Default)]

@@ -467,7 +467,7 @@ async fn a_drain_lets_running_calls_finish_and_takes_no_new_ones() {
     };
     let stopped = async { while !matches!(connector.next_event().await, Event::Stopped) {} };
     // The idle connection to the server is no reason to wait.
-    let both = tokio::time::timeout(Duration::from_secs(2), async {
+    let both = tokio::time::timeout(Duration::from_millis(3_500), async {
         tokio::join!(finish, stopped)
     });
     let (text, ()) = both.await.expect("idle, and so stopped");
@@ -500,7 +500,7 @@ async fn an_idle_gateway_stops_at_once() {
     let _link = linked(&mut edge, &mut connector).await;
     let stop = CancellationToken::new();
     stop.cancel();
-    tokio::time::timeout(Duration::from_secs(5), connector.run(stop))
+    tokio::time::timeout(Duration::from_secs(20), connector.run(stop))
         .await
         .expect("nothing to wait for");
 }

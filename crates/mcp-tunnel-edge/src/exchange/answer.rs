@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -160,8 +160,14 @@ impl Answer {
     /// The next data of the answer. hyper works whenever the body has nothing, and may then have put something in.
     fn poll_exchange(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
         let mut worked = false;
+        // While hyper works here it is all that brings data: it need not wake the very task that drives it.
+        let mut silent = Context::from_waker(Waker::noop());
         loop {
-            match Pin::new(&mut self.body).poll_frame(cx) {
+            let next = match self.connection {
+                Some(_) => Pin::new(&mut self.body).poll_frame(&mut silent),
+                None => Pin::new(&mut self.body).poll_frame(cx),
+            };
+            match next {
                 Poll::Ready(Some(Ok(frame))) => {
                     // Trailers end at the edge, as they do on the way in.
                     if let Ok(data) = frame.into_data()

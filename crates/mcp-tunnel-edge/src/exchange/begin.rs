@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use http::Request;
 use http::response::Parts;
@@ -61,14 +61,17 @@ where
     let mut answer = std::pin::pin!(answer);
     let mut broken = None;
     let answer = poll_fn(|cx| {
+        // Only hyper's work below brings the answer: without a waker it does not wake the very task that does it.
+        let mut silent = Context::from_waker(Waker::noop());
         loop {
-            if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+            if let Poll::Ready(answer) = answer.as_mut().poll(&mut silent) {
                 return Poll::Ready(answer);
             }
             match drive(&mut connection, cx) {
                 Poll::Ready(Err(error)) => broken = Some(error),
                 Poll::Ready(Ok(())) => {}
                 // The connection may just have handed the answer over.
+                Poll::Pending if connection.is_some() => return answer.as_mut().poll(&mut silent),
                 Poll::Pending => return answer.as_mut().poll(cx),
             }
         }

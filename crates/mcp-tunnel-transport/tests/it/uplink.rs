@@ -449,8 +449,15 @@ async fn a_credential_that_is_not_presented_or_too_long_is_a_loss() {
         loop {
             match uplink.next().await {
                 UplinkEvent::Dialled { .. } => uplink.present(Bytes::from(vec![0; 5000])),
+                UplinkEvent::Lost {
+                    reason: LostReason::Offer(_),
+                } => break,
+                // A busy machine may take longer between the two than the credential has.
                 UplinkEvent::Lost { reason } => {
-                    break assert!(matches!(reason, LostReason::Offer(_)));
+                    assert!(
+                        matches!(reason, LostReason::NotPresented { .. }),
+                        "{reason:?}"
+                    );
                 }
                 _ => {}
             }

@@ -9,6 +9,7 @@ use crate::cloud::{Folder, errors, text};
 
 /// What `cargo xtask setup` installs, below `target/tools`; `None` where it did not run,
 /// which is told.
+#[expect(clippy::print_stderr, reason = "a test that did not run is told")]
 pub(crate) fn tool(name: &str) -> Option<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"),

@@ -7,7 +7,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use super::row::{number, optional_time, required, signed, time};
-use super::{SqliteStore, Transaction, count, failed, run, write_audit};
+use super::{SqliteStore, Transaction, audit, count, failed, run};
 use crate::store::{AgentListing, AgentRecord, AgentStore, Change, Listed, Refusal, StoreError};
 
 #[async_trait]
@@ -35,7 +35,7 @@ impl AgentStore for SqliteStore {
         .bind(change.at.as_millisecond());
         run(&mut transaction, insert).await?;
         add_version(&mut transaction, change, id, 1, definition).await?;
-        write_audit(&mut transaction, change, "agent.create", id).await?;
+        audit::write(&mut transaction, change, "agent.create", id).await?;
         let record = find(&mut transaction, &change.workspace, id, None).await?;
         self.commit(transaction, &[]).await?;
         Ok(record)
@@ -130,7 +130,7 @@ impl AgentStore for SqliteStore {
             .bind(signed("version", next)?)
             .bind(id.to_string());
         run(&mut transaction, update).await?;
-        write_audit(&mut transaction, change, "agent.update", id).await?;
+        audit::write(&mut transaction, change, "agent.update", id).await?;
         let record = find(&mut transaction, &change.workspace, id, None).await?;
         self.commit(transaction, &[]).await?;
         Ok(record)
@@ -146,7 +146,7 @@ impl AgentStore for SqliteStore {
             .bind(change.at.as_millisecond())
             .bind(id.to_string());
         run(&mut transaction, update).await?;
-        write_audit(&mut transaction, change, "agent.archive", id).await?;
+        audit::write(&mut transaction, change, "agent.archive", id).await?;
         let record = find(&mut transaction, &change.workspace, id, None).await?;
         self.commit(transaction, &[]).await?;
         Ok(record)

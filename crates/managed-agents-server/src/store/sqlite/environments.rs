@@ -6,7 +6,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use super::row::{json, named, optional_time, required, time, to_json};
-use super::{SqliteStore, Transaction, count, failed, run, write_audit};
+use super::{SqliteStore, Transaction, audit, count, failed, run};
 use crate::store::{
     Change, EnvironmentChange, EnvironmentKeyRecord, EnvironmentKind, EnvironmentRecord,
     EnvironmentStore, Listed, Listing, NewEnvironment, NewEnvironmentKey, Refusal, StoreError,
@@ -44,7 +44,7 @@ impl EnvironmentStore for SqliteStore {
         .bind(to_json(&new.metadata)?)
         .bind(change.at.as_millisecond());
         run(&mut transaction, insert).await?;
-        write_audit(&mut transaction, change, "environment.create", new.id).await?;
+        audit::write(&mut transaction, change, "environment.create", new.id).await?;
         let record = find(&mut transaction, &change.workspace, new.id).await?;
         self.commit(transaction, &[]).await?;
         Ok(record)
@@ -105,7 +105,7 @@ impl EnvironmentStore for SqliteStore {
         .bind(change.at.as_millisecond())
         .bind(environment.to_string());
         run(&mut transaction, update).await?;
-        write_audit(&mut transaction, change, "environment.update", environment).await?;
+        audit::write(&mut transaction, change, "environment.update", environment).await?;
         let record = find(&mut transaction, &change.workspace, environment).await?;
         self.commit(transaction, &[]).await?;
         Ok(record)
@@ -126,7 +126,7 @@ impl EnvironmentStore for SqliteStore {
                 .bind(change.at.as_millisecond())
                 .bind(environment.to_string());
         run(&mut transaction, update).await?;
-        write_audit(&mut transaction, change, "environment.archive", environment).await?;
+        audit::write(&mut transaction, change, "environment.archive", environment).await?;
         let record = find(&mut transaction, &change.workspace, environment).await?;
         self.commit(transaction, &woken(environment)).await?;
         Ok(record)
@@ -139,6 +139,14 @@ impl EnvironmentStore for SqliteStore {
     ) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
         find(&mut transaction, &change.workspace, environment).await?;
+        let sessions = sqlx::query(
+            "SELECT COUNT(*) FROM sessions
+             WHERE environment = ? AND archived_at IS NULL AND deleted_at IS NULL",
+        )
+        .bind(environment.to_string());
+        if count(&mut transaction, sessions).await? > 0 {
+            return Err(Refusal::EnvironmentInUse.into());
+        }
         // The row stays for those of old sessions that name it.
         let delete = sqlx::query(
             "UPDATE environments
@@ -147,7 +155,7 @@ impl EnvironmentStore for SqliteStore {
         .bind(change.at.as_millisecond())
         .bind(environment.to_string());
         run(&mut transaction, delete).await?;
-        write_audit(&mut transaction, change, "environment.delete", environment).await?;
+        audit::write(&mut transaction, change, "environment.delete", environment).await?;
         self.commit(transaction, &woken(environment)).await
     }
 
@@ -201,7 +209,7 @@ impl EnvironmentStore for SqliteStore {
         .bind(new.name)
         .bind(change.at.as_millisecond());
         run(&mut transaction, insert).await?;
-        write_audit(&mut transaction, change, "environment_key.create", new.id).await?;
+        audit::write(&mut transaction, change, "environment_key.create", new.id).await?;
         let record = find_key(&mut transaction, change, new.environment, new.id).await?;
         self.commit(transaction, &[]).await?;
         Ok(record)
@@ -222,7 +230,7 @@ impl EnvironmentStore for SqliteStore {
             .bind(change.at.as_millisecond())
             .bind(key.to_string());
         run(&mut transaction, update).await?;
-        write_audit(&mut transaction, change, "environment_key.revoke", key).await?;
+        audit::write(&mut transaction, change, "environment_key.revoke", key).await?;
         let record = find_key(&mut transaction, change, environment, key).await?;
         self.commit(transaction, &woken(environment)).await?;
         Ok(record)

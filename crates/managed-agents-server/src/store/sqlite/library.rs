@@ -7,7 +7,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use super::row::{required, time};
-use super::{SqliteStore, Transaction, count, failed, run, write_audit};
+use super::{SqliteStore, Transaction, audit, count, failed, run};
 use crate::store::{
     Change, LibraryStore, Listed, Listing, NewSkillVersion, Refusal, SkillRecord,
     SkillVersionRecord, StoreError,
@@ -44,7 +44,7 @@ impl LibraryStore for SqliteStore {
         .bind(change.at.as_millisecond());
         run(&mut transaction, insert).await?;
         add_version(&mut transaction, change, id, first).await?;
-        write_audit(&mut transaction, change, "skill.create", id).await?;
+        audit::write(&mut transaction, change, "skill.create", id).await?;
         let record = find(&mut transaction, &change.workspace, id).await?;
         self.commit(transaction, &[]).await?;
         Ok(record)
@@ -81,7 +81,7 @@ impl LibraryStore for SqliteStore {
         find(&mut transaction, &change.workspace, id).await?;
         let delete = sqlx::query("DELETE FROM skills WHERE id = ?").bind(id.to_string());
         run(&mut transaction, delete).await?;
-        write_audit(&mut transaction, change, "skill.delete", id).await?;
+        audit::write(&mut transaction, change, "skill.delete", id).await?;
         self.commit(transaction, &[]).await
     }
 
@@ -103,7 +103,7 @@ impl LibraryStore for SqliteStore {
         }
         let id = new.id;
         add_version(&mut transaction, change, skill, new).await?;
-        write_audit(&mut transaction, change, "skill_version.create", id).await?;
+        audit::write(&mut transaction, change, "skill_version.create", id).await?;
         let record = find_version(&mut transaction, &change.workspace, skill, Some(id)).await?;
         self.commit(transaction, &[]).await?;
         Ok(record)
@@ -177,7 +177,7 @@ impl LibraryStore for SqliteStore {
         let delete =
             sqlx::query("DELETE FROM skill_versions WHERE id = ?").bind(version.to_string());
         run(&mut transaction, delete).await?;
-        write_audit(&mut transaction, change, "skill_version.delete", version).await?;
+        audit::write(&mut transaction, change, "skill_version.delete", version).await?;
         self.commit(transaction, &[]).await
     }
 }

@@ -12,7 +12,7 @@
 mod peers;
 mod table;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use mcp_tunnel_testkit::{
     load::{self, LoadTarget},
@@ -39,6 +39,12 @@ struct Args {
     /// How long one measurement lasts, seconds.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
+    /// Only the paths whose name contains this, for instance `ingress`; may be repeated.
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
+    /// Connections at once; may be repeated. Default: 1, 16 and 64.
+    #[arg(long, value_name = "COUNT")]
+    connections: Vec<usize>,
     /// Write the results here as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -57,15 +63,18 @@ struct Path {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let args = Args::parse();
-    let bench = Bench::start().await?;
-    let (rounds, time, connections): (usize, Duration, &[usize]) = if args.quick {
-        (1, Duration::from_millis(500), &[1, 16])
+    let mut bench = Bench::start().await?;
+    bench.keep(&args.only)?;
+    let (rounds, time, usual) = if args.quick {
+        (1, Duration::from_millis(500), vec![1, 16])
     } else {
-        (
-            args.rounds,
-            Duration::from_secs_f64(args.seconds),
-            &[1, 16, 64],
-        )
+        let time = Duration::from_secs_f64(args.seconds);
+        (args.rounds, time, vec![1, 16, 64])
+    };
+    let connections = if args.connections.is_empty() {
+        &usual
+    } else {
+        &args.connections
     };
     let mut measured = Rounds::default();
     for round in 0..rounds {
@@ -129,6 +138,22 @@ impl Bench {
             bench.add_peers(address, suffix).await?;
         }
         Ok(bench)
+    }
+
+    /// Leaves out the paths that `only` does not name.
+    fn keep(&mut self, only: &[String]) -> Result<()> {
+        if only.is_empty() {
+            return Ok(());
+        }
+        let is_named = |path: &Path| only.iter().any(|text| path.name.contains(text));
+        let known: Vec<_> = self.paths.iter().map(|path| path.name.clone()).collect();
+        self.paths.retain(is_named);
+        ensure!(
+            !self.paths.is_empty(),
+            "--only: no path has such a name; there are: {}",
+            known.join("; ")
+        );
+        Ok(())
     }
 
     fn add(&mut self, name: String, target: LoadTarget, sides: [Option<u32>; 2]) {
