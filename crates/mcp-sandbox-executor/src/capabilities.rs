@@ -29,6 +29,9 @@ pub struct Capabilities {
     pub signals: bool,
     /// Standard error arrives apart from standard output.
     pub separate_stderr: bool,
+    /// A command can have streams that other processes inside cannot tamper with
+    /// (see [`Process::shielded`](crate::Process::shielded)).
+    pub shielded_streams: bool,
     /// Sandboxes can be found again by label or id after a restart.
     pub listing: bool,
     /// The backend ends a sandbox after this time whatever its use; none: no end.
@@ -52,6 +55,7 @@ impl Capabilities {
             terminal: false,
             signals: false,
             separate_stderr: true,
+            shielded_streams: false,
             listing: false,
             max_lifetime: None,
             idle_timeout: None,

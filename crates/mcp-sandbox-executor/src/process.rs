@@ -25,6 +25,9 @@ pub struct Command {
     pub timeout: Option<Duration>,
     /// Bytes of output after which the rest is dropped and said to be.
     pub output_bytes: Option<u64>,
+    /// Streams that no other process inside can tamper with, where the backend has
+    /// them: see [`Process::shielded`].
+    pub shielded: bool,
 }
 
 impl Command {
@@ -83,6 +86,13 @@ impl Command {
         self
     }
 
+    /// Asks for shielded streams ([`Process::shielded`] tells whether it got them).
+    #[must_use]
+    pub fn with_shielded_streams(mut self) -> Self {
+        self.shielded = true;
+        self
+    }
+
     fn of(program: Program) -> Self {
         Self {
             program,
@@ -92,6 +102,7 @@ impl Command {
             terminal: None,
             timeout: None,
             output_bytes: None,
+            shielded: false,
         }
     }
 }
@@ -174,6 +185,13 @@ pub trait Process: Send {
     /// Cancel safe.
     async fn close_stdin(&mut self) -> Result<(), SandboxError> {
         Ok(())
+    }
+
+    /// Whether the streams are shielded from every other process inside, of whatever user: nobody else can open them or take
+    /// their place, standard error brings only what the command's own process has written (children and whoever inherited it
+    /// are not heard), and standard output can be added to and not be read.
+    fn shielded(&self) -> bool {
+        false
     }
 
     /// Signals the command's process group.
