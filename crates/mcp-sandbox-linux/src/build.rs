@@ -19,6 +19,7 @@ use crate::ids::{own_namespaces, user_namespace, write_maps};
 use crate::init::{self, Birth, Go, Ready};
 use crate::layers;
 use crate::message::{Born, CreateRequest, DeleteOutcome, Found, Refusal, SetupStep, SetupUse};
+use crate::pipes::Outlets;
 use crate::plan::{self, AGENT, EffectiveLimits, HOME, IdMaps, SETUP, WORKSPACE};
 use crate::root::{self, Additions, Template};
 use crate::rules::{Dirs, Scratch};
@@ -48,6 +49,7 @@ pub(crate) struct Foundation {
     /// For sandboxes that share the host's network namespace and may not use it.
     closed_filters: Filters,
     scratch: Option<Scratch>,
+    outlets: Option<Outlets>,
     sources: Vec<OwnedFd>,
     id_maps: HashMap<(u32, u32, UidRange), OwnedFd>,
     pub(crate) workspaces: Workspaces,
@@ -101,6 +103,16 @@ impl Foundation {
         let workspaces =
             Workspaces::open(&config, "workspaces", ranges.is_some(), !without_namespaces)
                 .step("open the state directory")?;
+        // With a user of its own no command can open our pipes but as their mode says.
+        let outlets = match (&template, &scratch) {
+            _ if ranges.is_some() => None,
+            (Some(template), _) => Some(template.outlets()),
+            (None, Some(scratch)) => Some(scratch.outlets()),
+            (None, None) => None,
+        };
+        let outlets = outlets
+            .transpose()
+            .step("make a directory for named pipes")?;
         let setups = config
             .setup
             .as_ref()
@@ -112,6 +124,7 @@ impl Foundation {
             closed_filters: filters(Internet::Refused, without_namespaces)?,
             template,
             scratch,
+            outlets,
             hierarchies,
             ranges,
             sources,
@@ -247,6 +260,11 @@ impl Foundation {
         if let Some(scratch) = &self.scratch {
             scratch.remove(built.id);
         }
+    }
+
+    /// Where the service makes the pipes that commands cannot read.
+    pub(crate) fn outlets(&self) -> Option<&Outlets> {
+        self.outlets.as_ref()
     }
 
     /// Whether this process adopts orphans, for want of pid namespaces.
@@ -510,6 +528,7 @@ impl Foundation {
                 Some(dirs) => dirs.path_rules(host_network),
                 None => path_rules(request),
             },
+            outlets: self.outlets.as_ref().map(|outlets| outlets.make.as_fd()),
             filters: if dirs.is_some() && !host_network {
                 &self.closed_filters
             } else {
@@ -548,14 +567,19 @@ fn rules_only(config: &Config) -> Result<(), StepError> {
         ))
         .step("run without namespaces");
     }
-    let (version, own_users) = (sys::landlock_version(), geteuid().is_root());
-    if version < 1 || (version < SCOPES && !own_users) {
+    let version = sys::landlock_version();
+    if !rules_suffice(version, geteuid().is_root()) {
         return Err(io::Error::other(format!(
             "Landlock ABI {SCOPES}, or root for a user of its own for each sandbox, is needed; the kernel has ABI {version}"
         )))
         .step("restrict by Landlock");
     }
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).step("adopt orphans")
+}
+
+/// Whether this version of Landlock keeps sandboxes apart where nothing else does.
+fn rules_suffice(version: i64, own_users: bool) -> bool {
+    version >= SCOPES || version >= 1 && own_users
 }
 
 /// The version of Landlock that keeps signals and abstract sockets apart.
@@ -638,4 +662,17 @@ fn open_source(path: &str) -> io::Result<OwnedFd> {
         Mode::empty(),
         resolve,
     )?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_namespaces_landlock_must_scope_or_users_must_differ() {
+        assert!(rules_suffice(SCOPES, false) && rules_suffice(SCOPES, true));
+        assert!(!rules_suffice(SCOPES - 1, false) && rules_suffice(SCOPES - 1, true));
+        // A kernel without it answers a negative number.
+        assert!(!rules_suffice(0, true) && !rules_suffice(-38, true));
+    }
 }

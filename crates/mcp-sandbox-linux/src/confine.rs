@@ -1,6 +1,7 @@
 //! What init puts on itself, and so on every command: Landlock, capabilities, limits.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, LandlockStatus,
@@ -29,7 +30,10 @@ pub(crate) struct PathRules {
 }
 
 /// Restricts this process and its future children; reports what came of it.
-pub(crate) fn landlock(rules: &PathRules) -> Result<Layer, landlock::RulesetError> {
+pub(crate) fn landlock(
+    rules: &PathRules,
+    outlets: Option<BorrowedFd<'_>>,
+) -> Result<Layer, landlock::RulesetError> {
     let everything = AccessFs::from_all(LANDLOCK);
     let read = AccessFs::from_read(LANDLOCK);
     let files = read | AccessFs::WriteFile | AccessFs::IoctlDev | AccessFs::Truncate;
@@ -59,6 +63,9 @@ pub(crate) fn landlock(rules: &PathRules) -> Result<Layer, landlock::RulesetErro
             };
             created = created.add_rule(PathBeneath::new(fd, access))?;
         }
+    }
+    if let Some(outlets) = outlets {
+        created = created.add_rule(PathBeneath::new(outlets, AccessFs::WriteFile))?;
     }
     let status = created.restrict_self()?;
     let abi = match status.landlock {

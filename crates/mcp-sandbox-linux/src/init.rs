@@ -54,6 +54,8 @@ pub(crate) struct Birth<'a> {
     /// A control group limits memory.
     pub(crate) hard_memory: bool,
     pub(crate) rules: PathRules,
+    /// The directory whose pipes may be written and not be read.
+    pub(crate) outlets: Option<BorrowedFd<'a>>,
     pub(crate) filters: &'a Filters,
 }
 
@@ -143,7 +145,7 @@ fn build(control: &OwnedFd, birth: Birth<'_>) -> Result<Vec<Layer>, StepError> {
         "capabilities",
         "none for commands, no new privileges",
     ));
-    layers.push(confine::landlock(&birth.rules).step("restrict by Landlock")?);
+    layers.push(confine::landlock(&birth.rules, birth.outlets).step("restrict by Landlock")?);
     birth.filters.load().step("load the system call filter")?;
     layers.push(Layer::in_force(
         "seccomp",
@@ -355,6 +357,9 @@ fn run(
     reporter: BorrowedFd<'_>,
 ) -> StartError {
     let prepared = streams(fds, request.input, slave).and_then(|()| {
+        if request.shielded {
+            rustix::io::write(rustix::stdio::stderr(), b"\0")?;
+        }
         sys::reset_signals();
         rustix::process::umask(Mode::from_raw_mode(0o022));
         if let Some(id) = commands {

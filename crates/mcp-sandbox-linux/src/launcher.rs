@@ -62,10 +62,12 @@ pub(crate) fn run() -> io::Result<()> {
                 .map_err(io::Error::other);
         }
     };
+    let outlets = foundation.outlets().into_iter();
+    let outlets = outlets.flat_map(|outlets| [outlets.make.as_fd(), outlets.give.as_fd()]);
     wire::send(
         control.as_fd(),
         &FromLauncher::Configured(Box::new(found)),
-        &[],
+        &outlets.collect::<Vec<_>>(),
     )
     .map_err(io::Error::other)?;
     let mut launcher = Launcher {

@@ -96,3 +96,39 @@ pub(crate) fn without_namespaces(network: Network, own_users: bool) -> Vec<Layer
     });
     layers
 }
+
+#[cfg(test)]
+mod tests {
+    use mcp_sandbox_executor::Limits;
+
+    use super::*;
+    use crate::config::Config;
+
+    #[track_caller]
+    fn check_users(layers: &[Layer], state: LayerState, says: &str) {
+        let layer = layers.iter().find(|layer| layer.name == "users").unwrap();
+        assert_eq!(layer.state, state);
+        assert!(layer.detail.contains(says), "{layer:?}");
+        assert_eq!(layer.cure.is_empty(), state == LayerState::InForce);
+    }
+
+    #[test]
+    fn a_user_shared_with_the_caller_is_said() {
+        let limits = crate::plan::limits(&Limits::default(), &Config::new());
+        let none = Network::None;
+        let private = with_namespaces(none, &limits, true, None);
+        check_users(&private, LayerState::InForce, "private range");
+        let shared = with_namespaces(none, &limits, false, None);
+        check_users(&shared, LayerState::Partial, "caller's own user id");
+        check_users(
+            &without_namespaces(none, true),
+            LayerState::InForce,
+            "its own",
+        );
+        check_users(
+            &without_namespaces(none, false),
+            LayerState::Partial,
+            "caller's own user id",
+        );
+    }
+}

@@ -53,6 +53,7 @@ mod launcher;
 mod layers;
 mod link;
 mod message;
+mod pipes;
 mod plan;
 mod process;
 mod reap;

@@ -169,6 +169,8 @@ pub(crate) struct ExecRequest {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) working_dir: PathBuf,
     pub(crate) input: bool,
+    /// Its error stream is a socket, and it says first who it is.
+    pub(crate) shielded: bool,
     pub(crate) terminal: Option<(u16, u16)>,
 }
 

@@ -11,12 +11,14 @@ use bytes::Bytes;
 use mcp_sandbox_executor::{
     Exit, KillReason, Process, ProcessEvent, ProcessInput, SandboxError, Signal, Terminal,
 };
+use rustix::process::Pid;
 use rustix::termios::{Winsize, tcsetwinsize};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::message::{EndReason, ExecEnd, ToInit, ToLauncher};
+use crate::pipes::read_attested;
 use crate::sandbox::Live;
 use crate::service::Shared;
 use crate::sys;
@@ -37,6 +39,17 @@ pub(crate) struct Streams {
     error: Option<AsyncFd<OwnedFd>>,
     /// Both are the same terminal.
     terminal: bool,
+    /// Whom the error stream brings.
+    speaker: Speaker,
+}
+
+/// Whose words arrive on a command's error stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Speaker {
+    Anybody,
+    /// The command itself, which has not yet said who it is: its first byte, before it became its program.
+    Unknown,
+    Only(Pid),
 }
 
 /// A running command.
@@ -60,20 +73,28 @@ pub(crate) struct LinuxProcess {
 
 enum Step {
     Output(io::Result<Bytes>),
-    Error(io::Result<Bytes>),
+    Error(io::Result<(Bytes, Option<Pid>)>),
     Ended(Result<ExecEnd, oneshot::error::RecvError>),
     Deadline,
     Grace,
 }
 
 impl Streams {
-    pub(crate) fn pipes([input, output, error]: [Option<OwnedFd>; 3]) -> io::Result<Self> {
+    pub(crate) fn pipes(
+        [input, output, error]: [Option<OwnedFd>; 3],
+        shielded: bool,
+    ) -> io::Result<Self> {
         let open = |fd: Option<OwnedFd>| fd.map(register).transpose();
         Ok(Self {
             input: open(input)?,
             output: open(output)?,
             error: open(error)?,
             terminal: false,
+            speaker: if shielded {
+                Speaker::Unknown
+            } else {
+                Speaker::Anybody
+            },
         })
     }
 
@@ -84,6 +105,7 @@ impl Streams {
             output: Some(register(master)?),
             error: None,
             terminal: true,
+            speaker: Speaker::Anybody,
         })
     }
 
@@ -93,6 +115,20 @@ impl Streams {
             output: None,
             error: None,
             terminal: false,
+            speaker: Speaker::Anybody,
+        }
+    }
+
+    /// What of these bytes is the command's own.
+    fn heard(&mut self, bytes: Bytes, writer: Option<Pid>) -> Bytes {
+        match (self.speaker, writer) {
+            (Speaker::Anybody, _) => bytes,
+            (Speaker::Only(pid), Some(writer)) if pid == writer => bytes,
+            (Speaker::Unknown, Some(writer)) => {
+                self.speaker = Speaker::Only(writer);
+                bytes.slice(1..)
+            }
+            (Speaker::Only(_) | Speaker::Unknown, _) => Bytes::new(),
         }
     }
 }
@@ -140,13 +176,18 @@ impl LinuxProcess {
     }
 
     async fn step(&mut self) -> Step {
-        let Streams { output, error, .. } = &self.streams;
+        let Streams {
+            output,
+            error,
+            speaker,
+            ..
+        } = &self.streams;
         tokio::select! {
             biased;
             () = wait(&mut self.deadline), if self.killed.is_none() && self.ended.is_none() => Step::Deadline,
             ended = wait_exit(&mut self.exit) => Step::Ended(ended),
             read = read(output.as_ref()) => Step::Output(read),
-            read = read(error.as_ref()) => Step::Error(read),
+            read = read_error(error.as_ref(), *speaker) => Step::Error(read),
             () = wait(&mut self.grace) => Step::Grace,
         }
     }
@@ -256,7 +297,11 @@ impl Process for LinuxProcess {
                         return Ok(Some(event));
                     }
                 }
-                Step::Error(Ok(bytes)) if !bytes.is_empty() => {
+                Step::Error(Ok((bytes, writer))) if !bytes.is_empty() => {
+                    let bytes = self.streams.heard(bytes, writer);
+                    if bytes.is_empty() {
+                        continue;
+                    }
                     if let Some(event) = self.admit(bytes, ProcessEvent::Stderr) {
                         return Ok(Some(event));
                     }
@@ -302,6 +347,10 @@ impl Process for LinuxProcess {
         }
         self.streams.input = None;
         Ok(())
+    }
+
+    fn shielded(&self) -> bool {
+        self.streams.speaker != Speaker::Anybody
     }
 
     async fn signal(&mut self, signal: Signal) -> Result<(), SandboxError> {
@@ -390,6 +439,16 @@ async fn read(fd: Option<&AsyncFd<OwnedFd>>) -> io::Result<Bytes> {
     }
 }
 
+async fn read_error(
+    fd: Option<&AsyncFd<OwnedFd>>,
+    speaker: Speaker,
+) -> io::Result<(Bytes, Option<Pid>)> {
+    match fd {
+        Some(fd) if speaker != Speaker::Anybody => read_attested(fd, CHUNK).await,
+        fd => Ok((read(fd).await?, None)),
+    }
+}
+
 fn number(signal: Signal) -> Option<i32> {
     Some(match signal {
         Signal::Hangup => libc::SIGHUP,
@@ -425,7 +484,14 @@ async fn write_all(input: &AsyncFd<OwnedFd>, bytes: &[u8]) -> Result<(), Sandbox
         match guard.try_io(|fd| Ok(rustix::io::write(fd, rest)?)) {
             Ok(Ok(written)) => rest = &rest[written..],
             // The command has closed its end: its own business.
-            Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            Ok(Err(error))
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) =>
+            {
+                return Ok(());
+            }
             Ok(Err(error)) => return Err(SandboxError::Backend(error.into())),
             Err(_would_block) => {}
         }

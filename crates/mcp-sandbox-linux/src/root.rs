@@ -22,6 +22,7 @@ use rustix::mount::{
 use rustix::process::{Gid, Uid};
 
 use crate::config::{Config, RootSource};
+use crate::pipes::Outlets;
 use crate::plan::{AGENT, EffectiveLimits, HOME, SETUP, WORKSPACE};
 use crate::step::{Step as _, StepError};
 use crate::sys;
@@ -199,6 +200,24 @@ impl Template {
             "private, read-only; host unmounted",
         ));
         Ok(layers)
+    }
+
+    /// A directory of named pipes that is nowhere in a sandbox. The caller is alone in its mount namespace.
+    pub(crate) fn outlets(&self) -> io::Result<Outlets> {
+        let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        for (name, value) in [("size", "64k"), ("nr_inodes", "16k"), ("mode", "700")] {
+            fsconfig_set_string(&context, name, value)?;
+        }
+        fsconfig_create(&context)?;
+        let make = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, WRITABLE)?;
+        // Attached for a moment: some kernels copy no mount that never was.
+        let at = self.at.join("run");
+        attach(make.as_fd(), CWD, &at)?;
+        let give = tree(CWD, &at, OpenTreeFlags::OPEN_TREE_CLONE);
+        unmount(&at, UnmountFlags::DETACH)?;
+        let give = give?;
+        restrict(give.as_fd(), false, None, false)?;
+        Ok(Outlets { make, give })
     }
 
     fn add_host(&self) -> io::Result<()> {
@@ -460,7 +479,8 @@ fn mount_terminals() -> io::Result<()> {
 /// A `/proc` of this pid namespace with what it says about the host hidden.
 fn mount_proc() -> io::Result<Layer> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    match mount("proc", "proc", "proc", flags, None) {
+    // Read-only: no command writes into another one's memory, not even where Landlock is missing.
+    match mount("proc", "proc", "proc", flags | MountFlags::RDONLY, None) {
         Ok(()) => {}
         Err(rustix::io::Errno::PERM) => {
             return Ok(Layer::lacking(

@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use crate::cgroup::{instance_name, is_left_over};
 use crate::confine::PathRules;
+use crate::pipes::Outlets;
 use crate::root::{DEVICES, ETC, PROGRAMS};
 
 /// Where this launcher's sandboxes have their files.
@@ -73,6 +75,17 @@ impl Scratch {
             working: make("workspace")?,
             temp: make("tmp")?,
             home: make("home")?,
+        })
+    }
+
+    /// A directory of named pipes; Landlock keeps it from being read.
+    pub(crate) fn outlets(&self) -> io::Result<Outlets> {
+        let dir = self.base.join("outlets");
+        fs::DirBuilder::new().mode(0o700).create(&dir)?;
+        let open = || Ok::<_, io::Error>(OwnedFd::from(fs::File::open(&dir)?));
+        Ok(Outlets {
+            make: open()?,
+            give: open()?,
         })
     }
 

@@ -12,7 +12,6 @@ use bytes::Bytes;
 use mcp_sandbox_executor::{
     Command, Process, Program, Sandbox, SandboxError, SandboxId, SandboxInfo, SandboxSpec, Stdin,
 };
-use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::sync::{oneshot, watch};
 
 use crate::cgroup::out_of_memory_kills;
@@ -21,6 +20,7 @@ use crate::message::{
     Born, EndReason, ExecEnd, ExecRequest, ExecStage, FromInit, FromLauncher, ProgramRequest,
     ToInit, ToLauncher,
 };
+use crate::pipes::Pipes;
 use crate::process::{LinuxProcess, Streams};
 use crate::service::{Shared, lock, millis};
 use crate::transfer;
@@ -189,6 +189,7 @@ impl LinuxSandbox {
                 .unwrap_or(&live.info.working_dir)
                 .into(),
             input,
+            shielded: command.shielded && command.terminal.is_none(),
             terminal: command.terminal.map(|size| (size.rows, size.columns)),
             program: match command.program {
                 Program::Argv(argv) => ProgramRequest::Argv(argv),
@@ -200,7 +201,9 @@ impl LinuxSandbox {
                 }
             },
         };
-        let pipes = Pipes::open(&request).map_err(|e| SandboxError::Backend(e.into()))?;
+        let shielded = request.shielded;
+        let pipes = Pipes::open(&request, self.shared.outlets.as_ref());
+        let pipes = pipes.map_err(|e| SandboxError::Backend(e.into()))?;
         let (started, answer) = oneshot::channel();
         let (exited, exit) = oneshot::channel();
         let waiting = Waiting {
@@ -221,7 +224,7 @@ impl LinuxSandbox {
             Ok(Ok((pid, terminal))) => {
                 let streams = match terminal {
                     Some(master) => Streams::terminal(master),
-                    None => Streams::pipes(pipes.ours),
+                    None => Streams::pipes(pipes.ours, shielded),
                 };
                 let streams = streams.map_err(|e| SandboxError::Backend(e.into()))?;
                 process.run(pid, streams, command.timeout, command.output_bytes);
@@ -317,35 +320,6 @@ pub(crate) async fn dispatch(live: Arc<Live>) {
         }
     }
     lock(&live.commands).clear();
-}
-
-/// The pipes of a command: init's ends and ours.
-struct Pipes {
-    theirs: Vec<OwnedFd>,
-    ours: [Option<OwnedFd>; 3],
-}
-
-impl Pipes {
-    fn open(request: &ExecRequest) -> io::Result<Self> {
-        let mut pipes = Self {
-            theirs: Vec::new(),
-            ours: [None, None, None],
-        };
-        if request.terminal.is_some() {
-            return Ok(pipes);
-        }
-        if request.input {
-            let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-            pipes.theirs.push(read);
-            pipes.ours[0] = Some(write);
-        }
-        for ours in &mut pipes.ours[1..] {
-            let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-            pipes.theirs.push(write);
-            *ours = Some(read);
-        }
-        Ok(pipes)
-    }
 }
 
 fn check(command: &Command) -> Result<(), SandboxError> {

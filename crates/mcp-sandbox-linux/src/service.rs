@@ -24,6 +24,7 @@ use crate::link::Link;
 use crate::message::{
     Born, CreateRequest, DeleteOutcome, Found, FromLauncher, Refusal, SetupUse, ToLauncher,
 };
+use crate::pipes::Outlets;
 use crate::sandbox::{LinuxSandbox, Live};
 use crate::setup;
 use crate::wire::{self, WireError};
@@ -72,6 +73,8 @@ pub struct LinuxExecutor(Arc<Shared>);
 pub(crate) struct Shared {
     pub(crate) launcher: Arc<Link>,
     pub(crate) tables: Arc<Mutex<Tables>>,
+    /// Where commands share this process's user: where their pipes are made.
+    pub(crate) outlets: Option<Outlets>,
     config: Config,
     found: Found,
     next_id: AtomicU64,
@@ -132,6 +135,11 @@ impl LinuxExecutor {
             }
             _ => return Err(StartError::Launcher(WireError::Malformed)),
         };
+        let mut fds = answer.fds.into_iter();
+        let outlets = match (fds.next(), fds.next()) {
+            (Some(make), Some(give)) => Some(Outlets { make, give }),
+            _ => None,
+        };
         debug!(tier = %found.tier, "launcher is up");
         let tables = Arc::new(Mutex::new(Tables::default()));
         let mut tasks = JoinSet::new();
@@ -139,6 +147,7 @@ impl LinuxExecutor {
         Ok(Self(Arc::new(Shared {
             launcher,
             tables,
+            outlets,
             config,
             found,
             next_id: AtomicU64::new(1),
@@ -206,6 +215,7 @@ impl Executor for LinuxExecutor {
         all.stdin = true;
         all.terminal = true;
         all.signals = true;
+        all.shielded_streams = true;
         all.listing = true;
         all
     }

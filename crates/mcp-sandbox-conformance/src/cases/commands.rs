@@ -27,6 +27,7 @@ pub(crate) const CASES: &[Case] = cases![false;
     "C14" "commands of one sandbox run side by side" side_by_side;
     "C15" "waiting for an event can be given up and taken up again" cancel_safe;
     "C16" "long command lines arrive" long_arguments;
+    "C17" "the streams can be opened by name" named_streams;
 ];
 
 async fn environment(context: &Context<'_>) -> Result {
@@ -362,6 +363,18 @@ async fn long_arguments(context: &Context<'_>) -> Result {
     ];
     let got = run(&*sandbox, Command::new(argv)).await?.text();
     ensure!(got == "100000 100000 100000", "{got}");
+    finish(sandbox).await
+}
+
+async fn named_streams(context: &Context<'_>) -> Result {
+    let sandbox = context.sandbox().await?;
+    let script = "echo out >/dev/stdout; echo err | tee /dev/stderr >/dev/null; cat /dev/stdin";
+    let got = sh(&*sandbox, script).await?;
+    ensure!(got.text() == "out", "{:?}", got.text());
+    if context.capabilities.separate_stderr {
+        let error = String::from_utf8_lossy(&got.stderr).into_owned();
+        ensure!(error == "err\n", "{error:?}");
+    }
     finish(sandbox).await
 }
 
