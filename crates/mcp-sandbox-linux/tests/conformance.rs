@@ -9,6 +9,8 @@
 mod holdings;
 #[path = "support/suite.rs"]
 mod suite;
+#[path = "support/user.rs"]
+mod user;
 
 use std::env;
 

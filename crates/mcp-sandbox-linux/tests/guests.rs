@@ -26,6 +26,8 @@ const GUEST: &str = "SANDBOX_GUEST";
 mod holdings;
 #[path = "support/suite.rs"]
 mod suite;
+#[path = "support/user.rs"]
+mod user;
 
 fn main() {
     mcp_sandbox_linux::enter_helper();

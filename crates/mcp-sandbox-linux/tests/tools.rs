@@ -8,7 +8,11 @@
 #[path = "support/holdings.rs"]
 #[expect(dead_code, reason = "only the lock is of use here")]
 mod holdings;
+#[path = "support/left_behind.rs"]
+mod left_behind;
 mod support;
+#[path = "support/user.rs"]
+mod user;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,8 +24,15 @@ use mcp_sandbox_tools::{Block, ToolResult, Toolset};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
+use left_behind::a_process_left_behind_cannot_answer_for_a_later_call;
+
 fn main() {
     mcp_sandbox_linux::enter_helper();
+    if user::is_second_run() {
+        return support::main(support::cases![
+            a_process_left_behind_cannot_answer_for_a_later_call,
+        ]);
+    }
     let _alone = holdings::alone();
     support::main(support::cases![
         state_lasts_from_call_to_call,
@@ -31,6 +42,7 @@ fn main() {
         background_processes_go_on,
         a_script_cannot_lie_for_a_later_call,
         a_script_cannot_hang_a_call,
+        a_process_left_behind_cannot_answer_for_a_later_call,
         odd_state_is_carried_over,
         large_scripts_and_states_work,
         files_are_read_written_and_edited,
@@ -39,7 +51,13 @@ fn main() {
         files_are_found,
         text_is_found,
         the_helper_is_uploaded_where_there_is_none,
+        and_as_an_ordinary_user,
     ]);
+}
+
+/// Where the commands' user is who makes their pipes.
+async fn and_as_an_ordinary_user() {
+    user::run_again(None);
 }
 
 /// One launcher for all cases.

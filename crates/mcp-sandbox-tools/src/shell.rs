@@ -17,6 +17,7 @@
 //! A command that silences the shell does not hang its call: from time to time somebody looks at the shell from outside, and
 //! when it waits for a command without having said the status it is replaced.
 
+mod echo;
 pub(crate) mod fuzzing;
 mod live;
 mod marks;
@@ -24,7 +25,10 @@ mod quote;
 mod script;
 mod state;
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,8 +38,10 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::{Instant, sleep_until};
 
 use crate::result::ToolResult;
+use echo::{Echo, EchoState};
 use live::{Live, StartError, nonce};
 use marks::{Fit, Marks};
+use script::Says;
 use state::State;
 
 /// Output is kept to its last bytes.
@@ -50,6 +56,15 @@ const FIRST_LOOK: Duration = Duration::from_millis(100);
 const LAST_LOOK: Duration = Duration::from_secs(5);
 /// Between two looks that must both find the shell waiting. A status that was on its way has come by then.
 const SECOND_LOOK: Duration = Duration::from_millis(200);
+
+/// How long a stream of output may go on after its command's end before it is the next call's: what was printed before the end
+/// is in the pipe by then.
+const DRAIN_TIME: Duration = Duration::from_millis(50);
+
+/// A shell that is ready repeats its line within this time, and a second more for each so many bytes; later than that it has
+/// not got it. (Where it can be looked at from outside, that is known earlier.)
+const ECHO_TIME: Duration = Duration::from_secs(3);
+const ECHO_BYTES: u64 = 100_000;
 
 /// Why a call could not be made at all.
 #[derive(Debug, Error)]
@@ -86,10 +101,16 @@ pub struct ShellCall {
     /// Taken out of the session until the call has ended well.
     live: Option<Live>,
     marks: Marks,
+    /// None where the shell says how a command ended at the end of its output.
+    echo: Option<Echo>,
+    /// The shell has said how the command ended; what it printed before may still be on its way to here.
+    verdict: Option<Verdict>,
     tail: Tail,
     limit: Duration,
     until: Instant,
     look: Look,
+    /// When the shell must have repeated its line.
+    heard_until: Option<Instant>,
     killed: Option<KillReason>,
     end: Option<End>,
 }
@@ -102,6 +123,14 @@ struct Look {
     waited: bool,
 }
 
+/// Said apart from the output.
+#[derive(Debug)]
+struct Verdict {
+    fit: Fit,
+    /// When output is no longer looked for.
+    until: Instant,
+}
+
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
@@ -109,6 +138,8 @@ enum End {
     Ready,
     /// It is not.
     Broken,
+    /// Another process has taken a part of what it was to read.
+    Disturbed,
     Exited(Exit),
     Killed(KillReason),
 }
@@ -174,19 +205,23 @@ impl Shell {
         let now = Instant::now();
         let limit = timeout.unwrap_or(TIME);
         let nonce = nonce();
+        let line = script::call(command, &nonce, live.says);
         let mut call = ShellCall {
             sandbox: Arc::clone(&self.sandbox),
             marks: Marks::new(&nonce, &live.prefix),
+            echo: (live.says == Says::Apart).then(|| Echo::new(&line, &nonce)),
+            verdict: None,
             session,
             live: Some(live),
             tail: Tail::default(),
             limit,
             until: now.checked_add(limit).unwrap_or(now + TIME),
             look: Look::from(now),
+            heard_until: None,
             killed: None,
             end: None,
         };
-        call.type_in(script::call(command, &nonce)).await?;
+        call.type_in(line).await?;
         Ok(call)
     }
 
@@ -206,6 +241,26 @@ impl Shell {
             StartError::Sandbox(error) => ShellError::Sandbox(error),
             StartError::Silent => ShellError::Silent,
         })
+    }
+}
+
+/// What a future gives at once, without waiting for anything.
+async fn is_there<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    let once = poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(given) => Poll::Ready(Some(given)),
+        Poll::Pending => Poll::Ready(None),
+    });
+    // The runtime's own share of the time is no reason to think that nothing is there.
+    tokio::task::unconstrained(once).await
+}
+
+impl End {
+    fn of(fit: Fit) -> Self {
+        match fit {
+            Fit::Ready => Self::Ready,
+            Fit::Broken => Self::Broken,
+        }
     }
 }
 
@@ -233,11 +288,26 @@ impl ShellCall {
                 return Ok(None);
             };
             let early = std::mem::take(&mut live.early);
-            let event = if early.is_empty() {
+            let event = if !early.is_empty() {
+                Some(ProcessEvent::Stdout(early.into()))
+            } else if let Some(verdict) = &self.verdict {
+                let there = is_there(live.process.next_event()).await;
+                match there.filter(|_| Instant::now() < verdict.until) {
+                    Some(event) => event?,
+                    None => {
+                        self.end = Some(End::of(verdict.fit));
+                        continue;
+                    }
+                }
+            } else {
                 tokio::select! {
                     biased;
                     () = sleep_until(self.until) => {
                         self.on_deadline().await?;
+                        continue;
+                    }
+                    () = sleep_until(self.heard_until.unwrap_or(self.until)), if self.heard_until.is_some() => {
+                        self.end = Some(End::Disturbed);
                         continue;
                     }
                     () = sleep_until(self.look.at) => {
@@ -246,8 +316,6 @@ impl ShellCall {
                     }
                     event = live.process.next_event() => event?,
                 }
-            } else {
-                Some(ProcessEvent::Stdout(early.into()))
             };
             let output = self.on_event(event)?;
             if !output.is_empty() {
@@ -288,10 +356,14 @@ impl ShellCall {
         let mut kept = true;
         if let Some(mut live) = self.live.take() {
             if end == End::Ready {
-                live.early = rest;
+                if live.says == Says::OnOutput {
+                    live.early = rest;
+                }
                 self.session.live = Some(live);
             } else {
-                self.tail.push(&rest);
+                if live.says == Says::OnOutput {
+                    self.tail.push(&rest);
+                }
                 kept = live.said.take_over(&mut self.session.state);
             }
         }
@@ -303,30 +375,26 @@ impl ShellCall {
     }
 
     async fn type_in(&mut self, line: String) -> Result<(), ShellError> {
+        let time = ECHO_TIME + Duration::from_secs(line.len() as u64 / ECHO_BYTES);
         if let Some(live) = &mut self.live {
             live.said.clear_up();
             live.process.write_stdin(line.into()).await?;
         }
-        self.look = Look::from(Instant::now());
+        let now = Instant::now();
+        self.look = Look::from(now);
+        self.heard_until = self.echo.is_some().then_some(now + time);
         Ok(())
     }
 
     fn on_event(&mut self, event: Option<ProcessEvent>) -> Result<Vec<u8>, ShellError> {
         let mut output = Vec::new();
         match event {
+            Some(ProcessEvent::Stdout(bytes)) if self.echo.is_some() => output = bytes.to_vec(),
             Some(ProcessEvent::Stdout(bytes)) => {
                 output = self.marks.feed(&bytes);
-                match self.marks.fit() {
-                    Some(Fit::Ready) => self.end = Some(End::Ready),
-                    Some(Fit::Broken) => self.end = Some(End::Broken),
-                    None => {}
-                }
+                self.end = self.marks.fit().map(End::of);
             }
-            Some(ProcessEvent::Stderr(bytes)) => {
-                if let Some(live) = &mut self.live {
-                    live.said.push(&bytes);
-                }
-            }
+            Some(ProcessEvent::Stderr(bytes)) => self.on_said(&bytes),
             Some(ProcessEvent::Exit(exit)) => {
                 self.end = Some(self.killed.map_or(End::Exited(exit), End::Killed));
             }
@@ -334,6 +402,25 @@ impl ShellCall {
             Some(_) => {}
         }
         Ok(output)
+    }
+
+    fn on_said(&mut self, bytes: &[u8]) {
+        let Some(live) = &mut self.live else { return };
+        let Some(echo) = &mut self.echo else {
+            return live.said.push(bytes);
+        };
+        let said = echo.feed(bytes);
+        if echo.state() == EchoState::Heard {
+            self.heard_until = None;
+        }
+        live.said.push(&said);
+        self.marks.feed(&said);
+        if echo.state() == EchoState::Another {
+            self.end = Some(End::Disturbed);
+        } else if let (Some(fit), None) = (self.marks.fit(), &self.verdict) {
+            let until = Instant::now() + DRAIN_TIME;
+            self.verdict = Some(Verdict { fit, until });
+        }
     }
 
     async fn on_deadline(&mut self) -> Result<(), ShellError> {
@@ -361,7 +448,12 @@ impl ShellCall {
         let Some(live) = &self.live else { return };
         let waits = live.waits(self.sandbox.as_ref()).await;
         if waits && self.look.waited {
-            self.end = Some(End::Broken);
+            let swallowed = |echo: &Echo| echo.state() != EchoState::Heard;
+            self.end = Some(if self.echo.as_ref().is_some_and(swallowed) {
+                End::Disturbed
+            } else {
+                End::Broken
+            });
         }
         self.look.waited = waits;
         self.look.pause = (self.look.pause * 2).min(LAST_LOOK);
@@ -399,6 +491,10 @@ fn result(
         End::Broken => Some(format!(
             "[the command left bash unfit for another one: bash was restarted and {goes_on}]"
         )),
+        End::Disturbed => Some(format!(
+            "[a process left by an earlier command took a part of what bash was to read: the command has not run, or not as \
+             it was; bash was restarted and {goes_on}]"
+        )),
         End::Exited(Exit::Code(code)) if kept => Some(format!(
             "[bash exited with status {code} and was restarted: it goes on with its directory, variables and \
              functions, without jobs and open descriptors]"
@@ -418,7 +514,7 @@ fn result(
     let status = match end {
         End::Ready | End::Broken => status,
         End::Exited(exit) => Some(exit.shell_status()),
-        End::Killed(_) => None,
+        End::Disturbed | End::Killed(_) => None,
     };
     match (note, status) {
         (Some(note), _) => {

@@ -3,24 +3,17 @@
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
-use std::os::unix::process::CommandExt as _;
-use std::process::Command;
 
 use mcp_sandbox_conformance::{LocalHost, Suite};
 use mcp_sandbox_executor::Executor as _;
 use mcp_sandbox_linux::{Config, LinuxExecutor, Tier};
 
-use crate::holdings;
-
-/// Set in the process that runs as an ordinary user.
-const AS_USER: &str = "CONFORMANCE_AS_USER";
-/// A user id that nobody has.
-const USER: u32 = 60_123;
+use crate::{holdings, user};
 
 /// Runs it once for each tier that is to be the strongest.
 pub(crate) fn run_here(filter: Option<&str>, strongest: &[Tier]) {
     // The run as an ordinary user is part of the first one.
-    let first = env::var_os(AS_USER).is_none();
+    let first = !user::is_second_run();
     let _alone = first.then(holdings::alone);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -30,8 +23,8 @@ pub(crate) fn run_here(filter: Option<&str>, strongest: &[Tier]) {
     for tier in strongest {
         runtime.block_on(suite(filter, *tier));
     }
-    if rustix::process::geteuid().is_root() && first {
-        as_ordinary_user(filter);
+    if first {
+        user::run_again(filter);
     }
 }
 
@@ -105,25 +98,6 @@ fn expected_skips(tier: Tier, freezer: bool) -> BTreeSet<&'static str> {
         skips.insert("S05");
     }
     skips
-}
-
-fn as_ordinary_user(filter: Option<&str>) {
-    let dir = tempfile::tempdir().unwrap();
-    let copy = dir.path().join("conformance");
-    fs::copy(env::current_exe().unwrap(), &copy).unwrap();
-    for path in [dir.path(), &copy] {
-        use std::os::unix::fs::PermissionsExt as _;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-    }
-    println!("again as user {USER}");
-    let mut command = Command::new(&copy);
-    command
-        .args(filter)
-        .env(AS_USER, "1")
-        .current_dir("/")
-        .uid(USER)
-        .gid(USER);
-    assert!(command.status().unwrap().success());
 }
 
 /// Where everything is required a skip is a failure.

@@ -7,7 +7,7 @@ use mcp_sandbox_executor::{Command, Process, ProcessEvent, Sandbox, SandboxError
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::marks::{Fit, Marks};
-use super::script::{ARGV, Identity, SAID, hello, set_up};
+use super::script::{ARGV, Identity, SAID, Says, hello, set_up};
 use super::state::State;
 
 /// A shell answers its first lines within this time.
@@ -27,6 +27,7 @@ pub(super) struct Live {
     pub(super) prefix: Vec<u8>,
     /// Printed between two calls.
     pub(super) early: Vec<u8>,
+    pub(super) says: Says,
     identity: Identity,
 }
 
@@ -51,6 +52,7 @@ impl Live {
     ) -> Result<Self, StartError> {
         let mut command = Command::new(ARGV)
             .with_stdin(Stdin::Piped)
+            .with_shielded_streams()
             .with_working_dir(state.directory());
         command.env.extend(state.env());
         let process = match sandbox.exec(command.clone()).await {
@@ -62,7 +64,13 @@ impl Live {
             }
             process => process?,
         };
+        let says = if process.shielded() {
+            Says::Apart
+        } else {
+            Says::OnOutput
+        };
         let mut live = Self {
+            says,
             process,
             said: Said::default(),
             prefix: Vec::new(),
@@ -80,14 +88,14 @@ impl Live {
 
     async fn set_up(&mut self, sandbox: &dyn Sandbox, state: &mut State) -> Result<(), StartError> {
         let first = nonce();
-        let (_, status) = self.ask(&hello(&first), &first).await?;
+        let (_, status) = self.ask(&hello(&first, self.says), &first).await?;
         self.identity = Identity::parse(&status).ok_or(StartError::Silent)?;
         if self.identity.input.is_none() {
             self.identity.input = self.look(sandbox).await.map(|seen| seen.input);
         }
         let second = nonce();
         let (before, _) = self
-            .ask(&set_up(&self.identity, state, &second), &second)
+            .ask(&set_up(&self.identity, state, &second, self.says), &second)
             .await?;
         self.prefix = before;
         self.said.clear_up();
@@ -113,8 +121,16 @@ impl Live {
             .await?;
         while marks.fit().is_none() {
             match self.process.next_event().await? {
-                Some(ProcessEvent::Stdout(bytes)) => before.extend(marks.feed(&bytes)),
-                Some(ProcessEvent::Stderr(bytes)) => self.said.push(&bytes),
+                Some(ProcessEvent::Stdout(bytes)) if self.says == Says::OnOutput => {
+                    before.extend(marks.feed(&bytes));
+                }
+                Some(ProcessEvent::Stdout(bytes)) => self.early.extend_from_slice(&bytes),
+                Some(ProcessEvent::Stderr(bytes)) => {
+                    self.said.push(&bytes);
+                    if self.says == Says::Apart {
+                        marks.feed(&bytes);
+                    }
+                }
                 Some(ProcessEvent::Exit(_)) | None => return Err(StartError::Silent),
                 Some(_) => {}
             }
@@ -126,10 +142,12 @@ impl Live {
     }
 
     /// Whether the shell is seen, from outside, asleep with its commands' pipe as its input: a command has another input, so
-    /// that the shell runs none, and it is not about to.
+    /// that the shell runs none, and it is not about to. One that is stopped goes on as little.
     pub(super) async fn waits(&self, sandbox: &dyn Sandbox) -> bool {
         let seen = self.look(sandbox).await;
-        seen.is_some_and(|seen| seen.asleep && Some(seen.input) == self.identity.input)
+        seen.is_some_and(|seen| {
+            seen.stopped || seen.asleep && Some(seen.input) == self.identity.input
+        })
     }
 
     async fn look(&self, sandbox: &dyn Sandbox) -> Option<Seen> {
@@ -159,6 +177,7 @@ struct Seen {
     /// The inode of its input.
     input: u64,
     asleep: bool,
+    stopped: bool,
 }
 
 impl Seen {
@@ -170,6 +189,7 @@ impl Seen {
         Some(Self {
             input: inode.parse().ok()?,
             asleep: state.trim_start().starts_with('S'),
+            stopped: state.trim_start().starts_with('T'),
         })
     }
 }
@@ -205,6 +225,9 @@ impl Said {
         let mut end = self.bytes.len();
         for start in starts.into_iter().rev() {
             let said = &self.bytes[start + SAID.len()..end];
+            // What the shell says after it, a mark or a message, has no such byte.
+            let length = said.iter().rposition(|byte| *byte == 0);
+            let said = &said[..length.map_or(0, |at| at + 1)];
             if said.len() <= STATE_BYTES && state.take_over(said) {
                 return true;
             }
@@ -272,9 +295,13 @@ mod tests {
 
     #[test]
     fn a_look_tells_input_and_state() {
-        let seen = |text| Seen::parse(text).map(|seen| (seen.input, seen.asleep));
-        assert_eq!(seen("pipe:[12]\n7 (ba) sh) S 1\n"), Some((12, true)));
-        assert_eq!(seen("socket:[12]\n7 (bash) R 1\n"), Some((12, false)));
+        let seen = |text| Seen::parse(text).map(|seen| (seen.input, seen.asleep, seen.stopped));
+        assert_eq!(seen("pipe:[12]\n7 (ba) sh) S 1\n"), Some((12, true, false)));
+        assert_eq!(
+            seen("socket:[12]\n7 (bash) R 1\n"),
+            Some((12, false, false))
+        );
+        assert_eq!(seen("socket:[12]\n7 (bash) T 1\n"), Some((12, false, true)));
         assert_eq!(seen("/dev/null\n7 (bash) S 1\n"), None);
         assert_eq!(seen(""), None);
     }

@@ -153,7 +153,7 @@ impl Marks {
     }
 }
 
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+pub(super) fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     let first = needle.first()?;
     let mut from = 0;
     while let Some(at) = haystack[from..].iter().position(|b| b == first) {
