@@ -1,261 +1,77 @@
-//! What decides a session's next step: the `AgentLoop` trait and the scripted loop.
+//! What decides a session's next step: the [`AgentLoop`] trait and the [`Scripted`] loop.
 //!
-//! A first cut: messages, calls one after the other, results. Permissions, interrupts,
-//! parallel calls and errors come with the whole of it.
+//! A session is its history. Whoever stores it asks [`next_step`] what follows, appends that, and asks again; what clients
+//! send in between is judged by the [`Ledger`], a fold over the history, and appended too. Nothing else is kept, so a
+//! process that dies at any instant asks the same question again and gets the same answer.
+//!
+//! ```text
+//!   clients, workers ── events ──► Ledger::judge ──► history ◄── append ──┐
+//!                                                       │                 │
+//!                                                       └─► next_step ────┤  status, waiting, permissions,
+//!                                                              │          │  interrupts, retries: the same for every loop
+//!                                                              ▼          │
+//!                                                    AgentLoop::turn ─────┘  one turn of thinking: a script, later a model
+//! ```
+//!
+//! # Example
+//!
+//! ```
+//! use jiff::Timestamp;
+//! use managed_agents_api::{AgentModel, Event, EventBody, EventType, SessionAgent};
+//! use managed_agents_loop::{Ledger, Scripted, Step, Waiting, next_step};
+//!
+//! # async fn example(agent: SessionAgent) -> Result<(), serde_json::Error> {
+//! // The agent that needs no model: it does what a message spells out.
+//! let message = "```json\n[{\"name\": \"bash\", \"input\": {\"command\": \"ls\"}}]\n```";
+//! let mut history = Vec::new();
+//! let mut ledger = Ledger::default();
+//! let mut append = |body: &EventBody, ledger: &mut Ledger, history: &mut Vec<Event>| {
+//!     let id = format!("sevt_{}", history.len());
+//!     let event = Event::new(&id, Some(Timestamp::UNIX_EPOCH), body)?;
+//!     ledger.apply(&event);
+//!     history.push(event);
+//!     Ok::<(), serde_json::Error>(())
+//! };
+//! append(&EventBody::user_text(message), &mut ledger, &mut history)?;
+//! let waiting = loop {
+//!     match next_step(&Scripted, &agent, &history, &ledger).await {
+//!         Step::Append(step) => {
+//!             for body in &step.events {
+//!                 append(body, &mut ledger, &mut history)?;
+//!             }
+//!         }
+//!         Step::Wait(waiting) => break waiting,
+//!     }
+//! };
+//! assert_eq!(waiting, Waiting::Calls(vec!["sevt_2".into()]));
+//! assert_eq!(history[2].kind(), &EventType::AgentToolUse);
+//! assert!(ledger.needs_worker());
+//! # Ok(())
+//! # }
+//! # let agent = serde_json::from_str(r#"{"id":"agent_1","version":1,"name":"a","model":"scripted",
+//! #     "tools":[{"type":"agent_toolset_20260401"}]}"#).unwrap();
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(example(agent)).unwrap();
+//! ```
+//!
+//! # The order of a history
+//!
+//! Events stand in the order in which they were processed. A `user.message` that comes while a turn is under way
+//! ([`Ledger::takes_messages_now`] is false) is queued: it has no `processed_at` and stands after all others. When
+//! [`Append::taken_up`] names it, it gets its time and its place, before the events of that append.
+//!
+//! # What it does not do
+//!
+//! It draws no ids, reads no clock, stores nothing and spawns nothing; it calls no model yet. A loop that does finds its
+//! place in [`AgentLoop`]: turns, calls of server tools, passing errors that are tried again, usage.
 #![forbid(unsafe_code)]
 
-use std::time::Duration;
+mod ledger;
+mod policy;
+mod scripted;
+mod step;
+mod turn;
 
-use managed_agents_api::{
-    AgentToolUse, EvaluatedPermission, Event, EventBody, EventType, RawJson, SessionAgent,
-    SessionStatus, StopReason,
-};
-
-/// What follows from a history.
-#[derive(Clone, Debug, Default)]
-pub struct Ledger {
-    running: bool,
-    ended: bool,
-    calls: Vec<Call>,
-    queued: Vec<String>,
-    /// The calls that the last idle event named.
-    said: Option<Vec<String>>,
-    /// The message that is being worked on.
-    message: Option<String>,
-}
-
-/// A call of a tool.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Call {
-    /// Id of its event.
-    pub id: String,
-    /// Id of the event with its result.
-    pub result_id: Option<String>,
-}
-
-/// Why a client's event does not fit the history.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Refused {
-    /// There is no such call, or it does not wait.
-    NotWaiting,
-}
-
-impl std::fmt::Display for Refused {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("no such call waits")
-    }
-}
-
-impl std::error::Error for Refused {}
-
-impl Ledger {
-    /// Of a whole history.
-    #[must_use]
-    pub fn of(history: &[Event]) -> Self {
-        let mut ledger = Self::default();
-        for event in history {
-            ledger.apply(event);
-        }
-        ledger
-    }
-
-    /// One event more; a queued message again once it is processed.
-    pub fn apply(&mut self, event: &Event) {
-        let id = event.id().to_owned();
-        let Ok(body) = event.body() else { return };
-        match body {
-            EventBody::UserMessage(_) if event.processed_at().is_none() => self.queued.push(id),
-            EventBody::UserMessage(_) => {
-                self.queued.retain(|queued| *queued != id);
-                self.message = Some(id);
-                self.said = None;
-            }
-            EventBody::AgentToolUse(_) => self.calls.push(Call {
-                id,
-                result_id: None,
-            }),
-            EventBody::UserToolResult(result) => {
-                let call = self
-                    .calls
-                    .iter_mut()
-                    .find(|call| call.id == result.tool_use_id);
-                if let Some(call) = call {
-                    call.result_id = Some(id);
-                }
-            }
-            EventBody::SessionStatusRunning(_) => self.running = true,
-            EventBody::SessionStatusIdle(_) => {
-                self.running = false;
-                let waiting = self.waiting();
-                self.message = self.message.take().filter(|_| !waiting.is_empty());
-                self.said = Some(waiting);
-            }
-            EventBody::SessionStatusTerminated(_) => self.ended = true,
-            _ => {}
-        }
-    }
-
-    /// What the session does.
-    #[must_use]
-    pub fn status(&self) -> SessionStatus {
-        match (self.ended, self.running) {
-            (true, _) => SessionStatus::Terminated,
-            (false, true) => SessionStatus::Running,
-            (false, false) => SessionStatus::Idle,
-        }
-    }
-
-    /// Whether a message is processed at once.
-    #[must_use]
-    pub fn takes_messages_now(&self) -> bool {
-        !self.running && self.message.is_none() && self.queued.is_empty()
-    }
-
-    /// The call of this id.
-    #[must_use]
-    pub fn call(&self, id: &str) -> Option<&Call> {
-        self.calls.iter().find(|call| call.id == id)
-    }
-
-    /// Whether a call waits for a worker.
-    #[must_use]
-    pub fn needs_worker(&self) -> bool {
-        !self.waiting().is_empty()
-    }
-
-    /// Whether a client's event fits.
-    ///
-    /// # Errors
-    /// [`Refused`].
-    pub fn judge(&self, body: &EventBody) -> Result<(), Refused> {
-        let EventBody::UserToolResult(result) = body else {
-            return Ok(());
-        };
-        self.waiting()
-            .contains(&result.tool_use_id)
-            .then_some(())
-            .ok_or(Refused::NotWaiting)
-    }
-
-    fn waiting(&self) -> Vec<String> {
-        let open = self.calls.iter().filter(|call| call.result_id.is_none());
-        open.map(|call| call.id.clone()).collect()
-    }
-}
-
-/// What is to be done next.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Step {
-    /// Write this down, then ask again.
-    Append(Append),
-    /// Nothing.
-    Wait(Waiting),
-}
-
-/// What a session waits for.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Waiting {
-    /// Results of these calls.
-    Calls(Vec<String>),
-    /// A message.
-    Idle,
-    /// Nothing any more.
-    Ended,
-}
-
-/// What is to be written down, in one transaction.
-#[derive(Debug, Default)]
-#[non_exhaustive]
-pub struct Append {
-    /// Queued messages that are processed now.
-    pub taken_up: Vec<String>,
-    /// New events.
-    pub events: Vec<EventBody>,
-    /// Ask again only after this.
-    pub pause: Option<Duration>,
-}
-
-/// Who thinks.
-pub trait AgentLoop: Send + Sync {}
-
-/// Does what messages say.
-#[derive(Clone, Copy, Debug, Default)]
-#[expect(clippy::exhaustive_structs, reason = "complete by definition")]
-pub struct Scripted;
-
-impl AgentLoop for Scripted {}
-
-/// The next step of a session.
-pub async fn next_step(
-    _thinks: &dyn AgentLoop,
-    _agent: &SessionAgent,
-    history: &[Event],
-    ledger: &Ledger,
-) -> Step {
-    let append = |events| {
-        Step::Append(Append {
-            events,
-            ..Append::default()
-        })
-    };
-    if ledger.ended {
-        return Step::Wait(Waiting::Ended);
-    }
-    let Some(message) = &ledger.message else {
-        return match ledger.queued.first() {
-            Some(queued) => Step::Append(Append {
-                taken_up: vec![queued.clone()],
-                ..Append::default()
-            }),
-            None => Step::Wait(Waiting::Idle),
-        };
-    };
-    let waiting = ledger.waiting();
-    if !waiting.is_empty() {
-        if ledger.said.as_ref() == Some(&waiting) {
-            return Step::Wait(Waiting::Calls(waiting));
-        }
-        return append(vec![EventBody::idle(StopReason::requires_action(waiting))]);
-    }
-    if !ledger.running {
-        return append(vec![EventBody::running()]);
-    }
-    let turn = history.iter().skip_while(|event| event.id() != message);
-    let made = turn
-        .filter(|event| *event.kind() == EventType::AgentToolUse)
-        .count();
-    match scripted(history, message).into_iter().nth(made) {
-        Some(call) => append(vec![EventBody::AgentToolUse(call)]),
-        None => append(vec![
-            EventBody::agent_text("done"),
-            EventBody::idle(StopReason::end_turn()),
-        ]),
-    }
-}
-
-fn scripted(history: &[Event], message: &str) -> Vec<AgentToolUse> {
-    let read = || -> Option<Vec<AgentToolUse>> {
-        let message = history.iter().find(|event| event.id() == message)?;
-        let message: serde_json::Value = message.raw().parse().ok()?;
-        let text = message["content"].as_array()?.last()?["text"].as_str()?;
-        let (before, _) = text.rsplit_once("```")?;
-        let (_, fenced) = before.rsplit_once("```")?;
-        let calls: Vec<serde_json::Value> =
-            serde_json::from_str(fenced.trim_start_matches("json")).ok()?;
-        let call = |call: serde_json::Value| {
-            Some(AgentToolUse {
-                name: call["name"].as_str()?.to_owned(),
-                input: RawJson::of(&call["input"]).ok()?,
-                evaluated_permission: Some(EvaluatedPermission::Allow),
-                evaluation: None,
-                session_thread_id: None,
-            })
-        };
-        calls.into_iter().map(call).collect()
-    };
-    read().unwrap_or_default()
-}
+pub use ledger::{Call, CallKind, CallState, Ledger, Refused, Run};
+pub use scripted::{Script, ScriptError, Scripted};
+pub use step::{Append, Step, Waiting, next_step};
+pub use turn::{AgentLoop, Retry, Said, ToolCall, Turn, TurnError, TurnRequest};

@@ -109,7 +109,7 @@ async fn update(
                 .as_str()
                 .to_owned(),
         );
-        event.agent = Some(agent);
+        event.agent = Some(Box::new(agent));
     }
     let event = written(&EventBody::SessionUpdated(event)).map_err(answer::<SessionId>)?;
     let updated = shared

@@ -225,7 +225,7 @@ events! {
     SessionUpdated = "session.updated" {
         /// Its agent.
         #[serde(skip_serializing_if = "Option::is_none")]
-        agent: Option<SessionAgent>,
+        agent: Option<Box<SessionAgent>>,
         /// What it may cost.
         #[serde(skip_serializing_if = "Option::is_none")]
         budget: Option<RawJson>,

@@ -8,7 +8,7 @@ use http::header::CONTENT_LENGTH;
 use jiff::Timestamp;
 use managed_agents_api::serve::{ApiError, JsonBody};
 use managed_agents_api::{Event, EventBody, RawJson, SendEvents, SentEvents};
-use managed_agents_loop::Ledger;
+use managed_agents_loop::{Ledger, Refused};
 use mcp_tunnel_auth::SessionId;
 
 use crate::environment;
@@ -128,9 +128,10 @@ fn accepted(
     ledger: &mut Ledger,
     now: Timestamp,
 ) -> Result<(NewEvent, Event), ApiError> {
-    ledger
-        .judge(&sent.body)
-        .map_err(|refused| ApiError::invalid(format!("events: {refused}")))?;
+    ledger.judge(&sent.body).map_err(|refused| match refused {
+        Refused::Ended => ApiError::conflict(format!("events: {refused}")),
+        _ => ApiError::invalid(format!("events: {refused}")),
+    })?;
     let queued = matches!(sent.body, EventBody::UserMessage(_)) && !ledger.takes_messages_now();
     let id = environment::event_id(now);
     let event = Event::stamp(sent.raw, &id.to_string(), (!queued).then_some(now))
