@@ -78,7 +78,7 @@
 //! - It reads no credential: HELLO carries one as opaque bytes, and whoever accepts the link judges it.
 //! - It knows nothing of HTTP or MCP: a stream is bytes with a [`StreamKind`] and a [`RouteName`].
 //! - It resumes sessions ([`Connection::detach`], [`Connection::attach`]) and carries the proofs that this takes, but
-//!   neither makes nor checks them; no default offers [`Features::RESUME`].
+//!   neither makes nor checks them: `mcp-tunnel-transport` does. No default offers [`Features::RESUME`].
 #![forbid(unsafe_code)]
 #![warn(
     clippy::indexing_slicing,

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, io::IoSlice};
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::{
-    StreamId,
+    CloseCode, StreamId,
     frame::{Frame, put_head},
 };
 
@@ -73,6 +73,12 @@ impl Transmit {
         self.segments.clear();
         self.spent = 0;
         self.remaining = 0;
+    }
+
+    /// Appends CLOSE: the last word on a link that its session has left (RESUME-7).
+    pub fn push_close(&mut self, code: CloseCode, text: &str) {
+        let text = text.to_owned();
+        self.push_frame(&Frame::Close { code, text });
     }
 
     /// Appends a whole frame, its payload copied; for control frames.

@@ -3,7 +3,9 @@
 use std::fmt;
 
 use bytes::Bytes;
-use mcp_tunnel_proto::{EdgeHandshake, EncodeError, Hello, Refusal};
+use mcp_tunnel_proto::{
+    EdgeHandshake, EncodeError, Hello, Position, Refusal, Resumable, SessionId,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::timeout,
@@ -11,8 +13,12 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 
 use crate::{
-    CloseReason, Exporter, Link, LinkConfig, LinkDriver, config::TLS_BUFFER, greeting::Greeting,
-    timer::now, tls::ExporterError,
+    ClaimError, CloseReason, Exporter, Link, LinkConfig, LinkDriver,
+    config::TLS_BUFFER,
+    greeting::Greeting,
+    resume::Replacement,
+    timer::now,
+    tls::{ExporterError, ResumeKey},
 };
 
 /// Why a connection did not become an [`Incoming`].
@@ -45,6 +51,18 @@ pub struct Incoming<IO> {
     hello: Hello,
     exporter: Exporter,
     config: LinkConfig,
+}
+
+/// A gateway whose claim to a session does not hold: to be refused with
+/// [`RefusalCode::SESSION`](mcp_tunnel_proto::RefusalCode::SESSION), or admitted to a new one.
+#[derive(Debug, thiserror::Error)]
+#[error("the session is not resumed: {error}")]
+#[non_exhaustive]
+pub struct Unresumed<IO> {
+    /// The gateway.
+    pub incoming: Incoming<IO>,
+    /// Why.
+    pub error: ClaimError,
 }
 
 /// A gateway that waits for a person to approve it.
@@ -104,11 +122,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Incoming<IO> {
     /// How the link ended, if it did; never for a link that was not pending.
     pub fn admit(mut self) -> Result<(Link, LinkDriver<TlsStream<IO>>), CloseReason> {
         let protocol = self.config.protocol().clone();
+        let key = ResumeKey::of(self.greeting.io.get_ref().1).ok();
         let out = &mut self.greeting.outbox.transmit;
         let connection = self
             .greeting
             .handshake
-            .admit(now(), protocol, out)
+            .admit_resumable(now(), protocol, new_session(&self.config), out)
             .map_err(|_| CloseReason::Abandoned)?;
         let Greeting {
             io, input, outbox, ..
@@ -118,8 +137,57 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Incoming<IO> {
             input,
             outbox,
             connection,
+            key,
             &self.config,
         ))
+    }
+
+    /// Goes on with the session of `link` over this connection, in place of the one that it had; its driver takes over.
+    /// Whoever calls this has judged [`credential`](Self::credential), and that it is of the session's own gateway; the
+    /// proof of the claim is checked here.
+    ///
+    /// # Errors
+    ///
+    /// Gives the gateway back, with why its claim does not hold.
+    pub fn resume(self, link: &Link) -> Result<(), Box<Unresumed<IO>>>
+    where
+        IO: Send + 'static,
+    {
+        let claimed = self.greeting.handshake.claimed().copied();
+        let (Some(session), Some(claim)) = (self.claim(), claimed) else {
+            let error = ClaimError::OtherSession;
+            return Err(Box::new(Unresumed {
+                incoming: self,
+                error,
+            }));
+        };
+        let shared = link.shared();
+        let answer = match shared.admit_claim(session, &claim, &self.exporter) {
+            Ok(answer) => answer,
+            Err(error) => {
+                return Err(Box::new(Unresumed {
+                    incoming: self,
+                    error,
+                }));
+            }
+        };
+        let Greeting {
+            io,
+            handshake,
+            input,
+            mut outbox,
+            ..
+        } = *self.greeting;
+        // The claim was there, and nothing else was said: the handshake has no reason to refuse.
+        let _ = handshake.resume(now(), answer, &mut outbox.transmit);
+        // A session that has ended meanwhile closes the connection.
+        let _ = shared.replace(Replacement {
+            io: Box::new(io),
+            input,
+            outbox,
+            peer: Position::new(claim.position),
+        });
+        Ok(())
     }
 
     /// Keeps the link up until a person has decided; `approval_code` is what the gateway shows meanwhile.
@@ -146,6 +214,12 @@ impl<IO> Incoming<IO> {
     /// What the gateway presents; opaque here, at most 3.5 KiB.
     pub fn credential(&self) -> &Bytes {
         &self.hello.credential
+    }
+
+    /// The session that the gateway wants to go on with: see [`resume`](Self::resume). Any other answer is as if it had
+    /// claimed none, and fails the streams of that session at the gateway.
+    pub fn claim(&self) -> Option<SessionId> {
+        self.hello.resume.map(|claim| claim.session)
     }
 
     /// What the credential must have signed.
@@ -236,4 +310,13 @@ impl<IO> fmt::Debug for PendingLink<IO> {
             .field("hello", &self.incoming.hello)
             .finish_non_exhaustive()
     }
+}
+
+/// A name for the session, if it is to outlive its connection. Without an entropy source it does not.
+fn new_session(config: &LinkConfig) -> Option<Resumable> {
+    let mut name = [0; 16];
+    if config.keep().is_zero() || getrandom::fill(&mut name).is_err() {
+        return None;
+    }
+    Some(Resumable::new(SessionId::new(name), config.keep()))
 }

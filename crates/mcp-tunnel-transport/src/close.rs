@@ -43,6 +43,25 @@ pub enum CloseReason {
         /// The configured write stall.
         after: Duration,
     },
+    /// The session was kept, and nobody went on with it in time.
+    #[error("no new connection within {after:?}")]
+    Expired {
+        /// How long it was without one.
+        after: Duration,
+        /// What had ended its connection.
+        #[source]
+        lost: Arc<Self>,
+    },
+    /// The session was kept here, and the peer did not go on with it: it was restarted, or has given it up.
+    #[error("the peer did not go on with the session")]
+    NotResumed {
+        /// What had ended its connection.
+        #[source]
+        lost: Arc<Self>,
+    },
+    /// The peer came back over a new connection. The reason of a connection's end, never of a session's.
+    #[error("the peer came back over a new connection")]
+    Replaced,
     /// The driver was dropped before the link was closed.
     #[error("the link's driver was dropped")]
     Abandoned,
@@ -61,7 +80,13 @@ impl CloseReason {
     pub(crate) fn is_said(&self) -> bool {
         !matches!(
             self,
-            Self::Eof | Self::Io(_) | Self::Stalled { .. } | Self::Abandoned
+            Self::Eof
+                | Self::Io(_)
+                | Self::Stalled { .. }
+                | Self::Expired { .. }
+                | Self::NotResumed { .. }
+                | Self::Replaced
+                | Self::Abandoned
         )
     }
 

@@ -8,20 +8,22 @@ use std::{
 };
 
 use bytes::BytesMut;
-use mcp_tunnel_proto::Connection;
+use mcp_tunnel_proto::{CloseCode, Connection};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
 use crate::{
     CloseReason, Link, LinkConfig,
+    carrier::Carrier,
     ending::Ending,
     inbox::{Inbox, Taken},
     outbox::Outbox,
     shared::{Shared, Wakes},
     timer::{Timer, now},
+    tls::ResumeKey,
 };
 
-/// Drives one link: reads, feeds the session, writes what it has to say.
+/// Drives one session: reads, feeds it, writes what it has to say, and changes its connection.
 ///
 /// Nothing moves on the link unless [`run`](Self::run) is polled, usually in a task of whoever owns the link. Dropping
 /// the driver ends the link: every stream fails with [`CloseReason::Abandoned`].
@@ -30,51 +32,71 @@ use crate::{
 /// frames that are ready in one run of TLS records.
 #[must_use = "a link moves only while its driver runs"]
 pub struct LinkDriver<IO> {
-    io: IO,
+    io: Carrier<IO>,
     shared: Arc<Shared>,
     inbox: Inbox,
     outbox: Outbox,
     timer: Timer,
     write_stall: Duration,
     close_timeout: Duration,
+    keep: Duration,
     wakes: Wakes,
     phase: Phase,
+    farewell: Option<Box<Farewell<IO>>>,
 }
 
 #[derive(Debug)]
 enum Phase {
     Running,
+    /// The connection is gone, and the session waits for another.
+    Detached,
     /// The session has ended; the last bytes are on their way, until the deadline.
     Ending(Ending, Instant),
     Ended,
 }
 
+/// How a visit to the session went.
+enum Visit {
+    /// Look again by then at the latest.
+    Until(Instant),
+    /// The session has let go of the connection.
+    Detached,
+    Ended,
+}
+
+/// What a phase leads to: the end of the session, or another connection for it.
+type Outcome = Option<CloseReason>;
+
 impl<IO: AsyncRead + AsyncWrite + Unpin> LinkDriver<IO> {
-    /// A link over `io`; `input` was read already, and what is in `outbox` goes first.
+    /// A link over `io`; `input` was read already, and what is in `outbox` goes first. With a key the session may
+    /// change to another connection, if both sides have agreed on that.
     pub(crate) fn start(
         io: IO,
         input: BytesMut,
         outbox: Outbox,
         connection: Connection,
+        key: Option<ResumeKey>,
         config: &LinkConfig,
     ) -> (Link, Self) {
         let silence = config.protocol().silence();
-        let shared = Shared::new(connection, config.open_timeout(), silence);
+        let shared = Shared::new(connection, key, config.open_timeout(), silence);
         let driver = Self {
-            io,
+            io: Carrier::First(io),
             shared: Arc::clone(&shared),
             inbox: Inbox::new(input, now()),
             outbox,
             timer: Timer::default(),
             write_stall: config.write_stall(),
             close_timeout: config.close_timeout(),
+            keep: config.keep(),
             wakes: Wakes::default(),
             phase: Phase::Running,
+            farewell: None,
         };
         (Link::new(shared), driver)
     }
 
-    /// Runs until the link has ended, and says how.
+    /// Runs until the session has ended, and says how.
     ///
     /// When the session ends it still sends CLOSE and shuts the connection down, within
     /// [`LinkConfig::set_close_timeout`]; streams have failed by then.
@@ -87,15 +109,32 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> LinkDriver<IO> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
-        if matches!(self.phase, Phase::Running) {
-            let reason = ready!(self.poll_running(cx));
-            debug!(reason = %Chain(&reason), "link ended");
-            self.inbox.release();
-            self.phase = match reason {
-                // A last word may help, but nobody is there to wait for.
-                CloseReason::Silent { .. } => Phase::Ending(Ending::Writing, now()),
-                _ if reason.is_said() => Phase::Ending(Ending::Writing, now() + self.close_timeout),
-                _ => Phase::Ended,
+        self.poll_farewell(cx);
+        loop {
+            let outcome = match self.phase {
+                Phase::Running => ready!(self.poll_running(cx)),
+                Phase::Detached => ready!(self.poll_detached(cx)),
+                Phase::Ending(..) | Phase::Ended => break,
+            };
+            self.phase = match (outcome, &self.phase) {
+                (None, Phase::Detached) => Phase::Running,
+                (None, _) => {
+                    self.let_go(cx);
+                    Phase::Detached
+                }
+                (Some(reason), was) => {
+                    debug!(reason = %Chain(&reason), "link ended");
+                    self.inbox.release();
+                    match (was, reason) {
+                        (Phase::Detached, _) => Phase::Ended,
+                        // A last word may help, but nobody is there to wait for.
+                        (_, CloseReason::Silent { .. }) => Phase::Ending(Ending::Writing, now()),
+                        (_, reason) if reason.is_said() => {
+                            Phase::Ending(Ending::Writing, now() + self.close_timeout)
+                        }
+                        _ => Phase::Ended,
+                    }
+                }
             };
         }
         if let Phase::Ending(ending, deadline) = &mut self.phase {
@@ -109,18 +148,22 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> LinkDriver<IO> {
         Poll::Ready(self.shared.end(CloseReason::Abandoned))
     }
 
-    fn poll_running(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+    fn poll_running(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         loop {
             let now = now();
-            let taken = match self.inbox.take(&mut self.io, cx, now) {
-                Ok(taken) => taken,
-                Err(error) => return Poll::Ready(self.shared.end(error.into())),
+            let taken = self.inbox.take(&mut self.io, cx, now);
+            // What came before a failure counts: it may be the peer's farewell.
+            let deadline = match self.exchange(cx, now) {
+                Visit::Until(deadline) => deadline,
+                Visit::Detached => return Poll::Ready(None),
+                Visit::Ended => return Poll::Ready(Some(self.shared.end(CloseReason::Abandoned))),
             };
-            let Some(deadline) = self.exchange(cx, now) else {
-                return Poll::Ready(self.shared.end(CloseReason::Abandoned));
+            let taken = match taken {
+                Ok(taken) => taken,
+                Err(error) => return Poll::Ready(self.lose(error.into())),
             };
             if let Err(error) = self.put_output(cx, now) {
-                return Poll::Ready(self.shared.end(error.into()));
+                return Poll::Ready(self.lose(error.into()));
             }
             match taken {
                 // Those who were woken read first: what they let go of is room for the next read.
@@ -129,7 +172,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> LinkDriver<IO> {
                     return Poll::Pending;
                 }
                 Taken::All => {}
-                Taken::End => return Poll::Ready(self.shared.end(CloseReason::Eof)),
+                Taken::End => return Poll::Ready(self.lose(CloseReason::Eof)),
             }
             let stalled = self
                 .outbox
@@ -137,32 +180,114 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> LinkDriver<IO> {
                 .map(|since| since + self.write_stall);
             if stalled.is_some_and(|at| at <= now) {
                 let after = self.write_stall;
-                return Poll::Ready(self.shared.end(CloseReason::Stalled { after }));
+                return Poll::Ready(self.lose(CloseReason::Stalled { after }));
             }
+            // A ping that is due and found no room leaves as soon as the connection takes more, which wakes the driver;
+            // until then only silence is looked for.
+            let deadline = if deadline <= now {
+                now + BLOCKED_LOOK
+            } else {
+                deadline
+            };
             let deadline = stalled.map_or(deadline, |at| at.min(deadline));
             ready!(self.timer.poll(cx, Some(deadline)));
         }
     }
 
-    /// The one visit to the session: input in, events out, output gathered. `None` once the session has ended.
-    fn exchange(&mut self, cx: &Context<'_>, now: Instant) -> Option<Instant> {
-        let mut state = self.shared.lock();
-        if !self.inbox.bytes.is_empty() {
-            // An error comes as the event `Closed` too.
-            let _ = state.connection.handle_input(now, &mut self.inbox.bytes);
+    /// Waits for another connection, as long as the session is kept.
+    fn poll_detached(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
+        loop {
+            let now = now();
+            let mut state = self.shared.lock();
+            let replacement = state.attach(&mut self.wakes);
+            state.connection.handle_timeout(now);
+            state.take_events(&mut self.wakes);
+            state.park_driver(cx);
+            let given_up = state.given_up_at(self.keep);
+            if replacement.is_none() && given_up.is_some_and(|at| at <= now) {
+                let reason = state.expired();
+                state.on_closed(reason, &mut self.wakes);
+            }
+            let closed = state.closed.clone();
+            let deadline = [state.connection.poll_timeout(), given_up];
+            drop(state);
+            self.shared.wake(&mut self.wakes);
+            if let Some(next) = replacement {
+                self.io = Carrier::Next(next.io);
+                self.inbox = Inbox::new(next.input, now);
+                self.outbox = next.outbox;
+                return Poll::Ready(None);
+            }
+            if closed.is_some() {
+                return Poll::Ready(closed);
+            }
+            ready!(self.timer.poll(cx, deadline.into_iter().flatten().min()));
         }
-        state.connection.handle_timeout(now);
-        state.take_events(&mut self.wakes);
-        state.gather(now, &mut self.outbox.transmit);
-        state.take_events(&mut self.wakes);
+    }
+
+    /// The connection is gone: the session goes on without one, or ends.
+    fn lose(&self, reason: CloseReason) -> Outcome {
+        if self.shared.lose(reason.clone()) {
+            return None;
+        }
+        Some(self.shared.end(reason))
+    }
+
+    /// Lets go of a connection that the session has left; one that still lives is told so (RESUME-7).
+    fn let_go(&mut self, cx: &mut Context<'_>) {
+        let io = self.io.take();
+        let mut outbox = std::mem::replace(&mut self.outbox, Outbox::new());
+        self.inbox.release();
+        let state = self.shared.lock();
+        let gap = state.gap.as_ref().map(|gap| gap.reason.clone());
+        drop(state);
+        if let Some(reason) = &gap {
+            debug!(reason = %Chain(reason), "connection lost, session kept");
+        }
+        if matches!(gap, Some(CloseReason::Replaced)) {
+            outbox.transmit.push_close(CloseCode::REPLACED, "");
+            self.farewell = Some(Box::new(Farewell {
+                io,
+                outbox,
+                ending: Ending::Writing,
+                timer: Timer::default(),
+                deadline: now() + self.close_timeout,
+            }));
+            self.poll_farewell(cx);
+        }
+    }
+
+    fn poll_farewell(&mut self, cx: &mut Context<'_>) {
+        if let Some(farewell) = &mut self.farewell
+            && farewell.poll(cx).is_ready()
+        {
+            self.farewell = None;
+        }
+    }
+
+    /// The one visit to the session: input in, events out, output gathered.
+    fn exchange(&mut self, cx: &Context<'_>, now: Instant) -> Visit {
+        let mut state = self.shared.lock();
+        // Whatever a connection brings that the session has left will be sent again.
+        if state.gap.is_none() {
+            if !self.inbox.bytes.is_empty() {
+                // An error comes as the event `Closed` too.
+                let _ = state.connection.handle_input(now, &mut self.inbox.bytes);
+            }
+            state.connection.handle_timeout(now);
+            state.take_events(&mut self.wakes);
+            state.gather(now, &mut self.outbox.transmit);
+            state.take_events(&mut self.wakes);
+        }
         state.park_driver(cx);
-        let deadline = match state.closed {
-            Some(_) => None,
-            None => state.connection.poll_timeout(),
+        let visit = match (&state.closed, &state.gap, state.connection.poll_timeout()) {
+            (None, None, Some(deadline)) => Visit::Until(deadline),
+            (None, Some(_), _) => Visit::Detached,
+            _ => Visit::Ended,
         };
         drop(state);
         self.shared.wake(&mut self.wakes);
-        deadline
+        visit
     }
 
     /// Writes until nothing is left or the connection takes no more.
@@ -191,6 +316,31 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> LinkDriver<IO> {
         drop(state);
         self.shared.wake(&mut self.wakes);
         !self.outbox.transmit.is_empty()
+    }
+}
+
+/// Between two looks at a session whose connection takes nothing.
+const BLOCKED_LOOK: Duration = Duration::from_secs(1);
+
+/// The last word on a connection that the session has left while it lived.
+struct Farewell<IO> {
+    io: Carrier<IO>,
+    outbox: Outbox,
+    ending: Ending,
+    timer: Timer,
+    deadline: Instant,
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Farewell<IO> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self
+            .ending
+            .poll(&mut self.io, &mut self.outbox, cx)
+            .is_ready()
+        {
+            return Poll::Ready(());
+        }
+        self.timer.poll(cx, Some(self.deadline))
     }
 }
 

@@ -82,6 +82,8 @@
 //!   are errors with a [`StreamError`] inside.
 //! - Frames that are ready together leave in one run of TLS records and one write, and a batch that is read wakes each
 //!   task once. A call that is written at once is one write each way.
+//! - With [`LinkConfig::set_keep`] a session outlives its connection: streams wait, the gateway dials again, and every byte
+//!   arrives once and in order. Without it, or after that time, a lost connection fails its streams.
 //! - A slow reader stalls its own stream; what a peer can make this side hold is stated at [`LinkConfig`].
 //! - Every wait has a deadline, every public future says whether it may be dropped, and nothing is spawned but the
 //!   drivers that an [`Uplink`] owns.
@@ -90,7 +92,6 @@
 //!
 //! - It does not read credentials: whoever accepts an [`Incoming`] judges it, against its [`Exporter`].
 //! - It does not listen, and resolves certificates through rustls' `ResolvesServerCert` only.
-//! - It does not resume a session over another link yet: a lost link fails its streams.
 //!
 //! # Features
 //!
@@ -101,6 +102,7 @@
 
 mod accept;
 mod backoff;
+mod carrier;
 mod close;
 mod config;
 pub mod dial;
@@ -114,6 +116,7 @@ pub mod local_ca;
 mod offer;
 mod outbox;
 mod read_ahead;
+mod resume;
 mod shared;
 mod stream;
 mod target;
@@ -121,7 +124,7 @@ mod timer;
 pub mod tls;
 mod uplink;
 
-pub use accept::{AcceptError, Incoming, PendingLink, accept};
+pub use accept::{AcceptError, Incoming, PendingLink, Unresumed, accept};
 pub use backoff::Backoff;
 pub use close::CloseReason;
 pub use config::{LinkConfig, READ_BUFFER, UplinkConfig, WRITE_BATCH};
@@ -129,6 +132,7 @@ pub use driver::LinkDriver;
 pub use link::{IncomingStream, Link, OpenError};
 pub use offer::{Answer, AnswerError, Offer, OfferError};
 pub use read_ahead::ReadAhead;
+pub use resume::ClaimError;
 pub use stream::{RecvStream, SendStream, Stream, StreamError};
 pub use target::{DEFAULT_PORT, EdgeAddress, EdgeHost, Target, TargetError};
 pub use tls::Exporter;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use mcp_tunnel_proto::{self as proto, CloseCode, OpenHeader, StreamId};
+use mcp_tunnel_proto::{self as proto, CloseCode, OpenHeader, SessionId, StreamId};
 use tokio::{sync::Notify, time::timeout};
 
 use crate::{
@@ -144,6 +144,65 @@ impl Link {
         .await
     }
 
+    /// The session's name, if it outlives its connection.
+    pub fn session(&self) -> Option<SessionId> {
+        let state = self.shared().lock();
+        state
+            .resumption
+            .as_ref()
+            .map(|resumption| resumption.session)
+    }
+
+    /// Waits until the session has no connection, and says why; `None` once it has ended. Its streams stay open, and
+    /// what is written waits.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn detached(&self) -> Option<CloseReason> {
+        self.wait(&self.shared().turns, |state| {
+            match (&state.closed, state.lost()) {
+                (Some(_), _) => Some(None),
+                (None, Some(reason)) => Some(Some(reason.clone())),
+                (None, None) => None,
+            }
+        })
+        .await
+    }
+
+    /// Waits until the session has a connection; `false` once it has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn attached(&self) -> bool {
+        self.wait(&self.shared().turns, |state| {
+            match (&state.closed, state.lost()) {
+                (Some(_), _) => Some(false),
+                (None, Some(_)) => None,
+                (None, None) => Some(true),
+            }
+        })
+        .await
+    }
+
+    /// Whether the session has a connection now.
+    pub fn is_attached(&self) -> bool {
+        let state = self.shared().lock();
+        state.closed.is_none() && state.lost().is_none()
+    }
+
+    /// Bytes that were sent and are kept until the peer has them.
+    pub fn retained(&self) -> u64 {
+        self.shared().lock().connection.retained()
+    }
+
+    /// Ends a session that has no connection: its streams fail with [`CloseReason::NotResumed`]. Without effect on one
+    /// that has a connection.
+    pub fn give_up(&self) {
+        self.shared().give_up();
+    }
+
     /// Waits until one side is going away and the last stream has ended, or the link has.
     ///
     /// # Cancel safety
@@ -198,10 +257,13 @@ impl Link {
         self.shared().lock().closed.is_none()
     }
 
-    /// Whether the link takes new streams from this side.
+    /// Whether the link takes new streams from this side, and has a connection for them.
     pub fn is_open(&self) -> bool {
         let state = self.shared().lock();
-        state.closed.is_none() && state.going_away.is_none() && !state.departing
+        state.closed.is_none()
+            && state.lost().is_none()
+            && state.going_away.is_none()
+            && !state.departing
     }
 
     /// Streams of both sides that have not ended.
@@ -214,7 +276,7 @@ impl Link {
         self.shared().lock().connection.rtt()
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.handle.shared
     }
 

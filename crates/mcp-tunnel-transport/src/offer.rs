@@ -1,9 +1,9 @@
 //! The gateway's side of a new link: a credential offered, and the edge's answer to it.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use mcp_tunnel_proto::{EncodeError, GatewayEvent, GatewayHandshake, Refusal};
+use mcp_tunnel_proto::{EncodeError, GatewayEvent, GatewayHandshake, Position, Refusal, Resume};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::timeout,
@@ -11,8 +11,13 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 
 use crate::{
-    CloseReason, Exporter, Link, LinkConfig, LinkDriver, config::TLS_BUFFER, greeting::Greeting,
-    timer::now, tls::ExporterError,
+    CloseReason, Exporter, Link, LinkConfig, LinkDriver,
+    config::TLS_BUFFER,
+    greeting::Greeting,
+    resume::Replacement,
+    shared::Shared,
+    timer::now,
+    tls::{ExporterError, ResumeKey},
 };
 
 /// A gateway's HELLO on a finished TLS connection, before the edge has answered.
@@ -24,6 +29,8 @@ pub struct Offer<IO> {
     config: LinkConfig,
     /// The edge has said that a person must approve: from here on only silence ends the wait.
     pending: bool,
+    /// The session that this connection is for, and what the proof of the edge's answer covers.
+    resuming: Option<(Arc<Shared>, Exporter)>,
 }
 
 /// What an edge says to an offer.
@@ -45,6 +52,8 @@ pub enum Answer<IO> {
         /// To be run.
         driver: LinkDriver<TlsStream<IO>>,
     },
+    /// The session that the offer was for goes on over this connection.
+    Resumed,
     /// The edge refused, and closes the connection.
     Refused(Refusal),
 }
@@ -56,6 +65,9 @@ pub enum OfferError {
     /// TLS came up in a form that cannot carry a link.
     #[error("the connection cannot carry a link")]
     Exporter(#[from] ExporterError),
+    /// The session has a connection, has ended, or does not outlive its connection.
+    #[error("there is no session to go on with")]
+    NotDetached,
     /// The credential does not fit HELLO.
     #[error("the credential is too long")]
     Credential(#[from] EncodeError),
@@ -71,12 +83,15 @@ pub enum AnswerError {
         /// The configured time.
         after: Duration,
     },
+    /// The edge took up a session without proving that it knows its first connection.
+    #[error("the edge does not know the session that it took up")]
+    NotProven,
     /// The link ended.
     #[error("the link ended before it was active")]
     Ended(#[from] CloseReason),
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin> Offer<IO> {
+impl<IO: AsyncRead + AsyncWrite + Send + Unpin + 'static> Offer<IO> {
     /// Prepares HELLO with `credential`, which signs the connection's [`Exporter`] and is opaque here.
     ///
     /// # Errors
@@ -95,6 +110,35 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Offer<IO> {
             greeting: Box::new(Greeting::new(tls, handshake, config)),
             config: config.clone(),
             pending: false,
+            resuming: None,
+        })
+    }
+
+    /// The same for the session of `link`, which has lost its connection. The answer is [`Answer::Resumed`] if the edge
+    /// goes on with it; any other answer is as to an offer without a session, and whoever made it ends the old one.
+    ///
+    /// # Errors
+    ///
+    /// See [`OfferError`].
+    pub fn resuming(
+        mut tls: TlsStream<IO>,
+        credential: Bytes,
+        config: &LinkConfig,
+        link: &Link,
+    ) -> Result<Self, OfferError> {
+        let exporter = Exporter::of(tls.get_ref().1)?;
+        tls.get_mut().1.set_buffer_limit(Some(TLS_BUFFER));
+        let shared = link.shared();
+        let (session, resume) = shared.claim(&exporter).ok_or(OfferError::NotDetached)?;
+        let protocol = config.protocol().clone();
+        let agent = config.agent();
+        let handshake =
+            GatewayHandshake::resuming(now(), protocol, credential, agent, session, resume)?;
+        Ok(Self {
+            greeting: Box::new(Greeting::new(tls, handshake, config)),
+            config: config.clone(),
+            pending: false,
+            resuming: Some((Arc::clone(shared), exporter)),
         })
     }
 
@@ -129,6 +173,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Offer<IO> {
                 })
             }
             Ok(GatewayEvent::Refused(refusal)) => Ok(Answer::Refused(refusal)),
+            Ok(GatewayEvent::Resumed(resume)) => self.reattach(&resume),
             Ok(_active) => self.activate(),
             Err(reason) => {
                 self.greeting.end(self.config.close_timeout()).await;
@@ -154,11 +199,30 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Offer<IO> {
             outbox,
             ..
         } = *self.greeting;
+        let key = ResumeKey::of(io.get_ref().1).ok();
         let connection = handshake
             .into_connection(now())
             .map_err(|_| CloseReason::Abandoned)?;
-        let (link, driver) = LinkDriver::start(io, input, outbox, connection, &self.config);
+        let (link, driver) = LinkDriver::start(io, input, outbox, connection, key, &self.config);
         Ok(Answer::Active { link, driver })
+    }
+
+    /// RESUME-3: nothing that is retained moves before the edge has proven that it knows the session.
+    fn reattach(self, resume: &Resume) -> Result<Answer<IO>, AnswerError> {
+        let (shared, exporter) = self.resuming.ok_or(AnswerError::NotProven)?;
+        if !shared.is_answered(&exporter, resume) {
+            return Err(AnswerError::NotProven);
+        }
+        let Greeting {
+            io, input, outbox, ..
+        } = *self.greeting;
+        shared.replace(Replacement {
+            io: Box::new(io),
+            input,
+            outbox,
+            peer: Position::new(resume.position),
+        })?;
+        Ok(Answer::Resumed)
     }
 }
 

@@ -7,10 +7,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mcp_tunnel_proto::{CloseCode, Connection, Event, OpenHeader, ResetCode, StreamId, Transmit};
+use mcp_tunnel_proto::{
+    CloseCode, Connection, ConnectionError, Event, OpenHeader, ResetCode, StreamId, Transmit,
+};
 use tokio::sync::Notify;
 
-use crate::CloseReason;
+use crate::{
+    CloseReason,
+    resume::{Gap, Replacement, Resumption},
+    tls::ResumeKey,
+};
 
 /// One link's state behind one lock.
 ///
@@ -45,6 +51,12 @@ pub(crate) struct State {
     /// No [`Link`](crate::Link) is left to accept, open or close.
     orphaned: bool,
     silence: Duration,
+    /// How the session is named and proven on its next link, if it survives this one.
+    pub(crate) resumption: Option<Resumption>,
+    /// Since when, and why, the session has no link.
+    pub(crate) gap: Option<Gap>,
+    /// The new link, until the driver takes it.
+    pub(crate) replacement: Option<Replacement>,
 }
 
 /// Who waits for one stream, and what it was told.
@@ -76,15 +88,17 @@ pub(crate) struct Wakes {
     wakers: Vec<Waker>,
     arrivals: usize,
     slots: bool,
-    turns: bool,
+    pub(crate) turns: bool,
 }
 
 impl Shared {
     pub(crate) fn new(
         connection: Connection,
+        key: Option<ResumeKey>,
         open_timeout: Duration,
         silence: Duration,
     ) -> Arc<Self> {
+        let resumption = Resumption::of(&connection, key);
         let state = State {
             connection,
             driver: None,
@@ -96,6 +110,9 @@ impl Shared {
             departing: false,
             orphaned: false,
             silence,
+            resumption,
+            gap: None,
+            replacement: None,
         };
         Arc::new(Self {
             state: Mutex::new(state),
@@ -260,6 +277,14 @@ impl State {
                 self.drained = true;
                 wakes.turns = true;
             }
+            Event::Detached => {
+                let after = self.silence;
+                self.on_detached(CloseReason::Silent { after }, wakes);
+            }
+            Event::Closed(ConnectionError::Expired) => {
+                let reason = self.expired();
+                self.on_closed(reason, wakes);
+            }
             Event::Closed(error) => {
                 let reason = CloseReason::of(error, self.silence);
                 self.on_closed(reason, wakes);
@@ -277,7 +302,7 @@ impl State {
         }
     }
 
-    fn on_closed(&mut self, reason: CloseReason, wakes: &mut Wakes) {
+    pub(crate) fn on_closed(&mut self, reason: CloseReason, wakes: &mut Wakes) {
         if self.closed.is_none() {
             self.closed = Some(reason);
             for waiting in self.streams.values_mut() {

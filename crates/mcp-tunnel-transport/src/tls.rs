@@ -7,11 +7,12 @@
 
 use std::{fmt, sync::Arc};
 
+use mcp_tunnel_proto::{Resume, Side};
 use rustls::{
     ClientConfig, CommonState, ConnectionCommon, HandshakeKind, ProtocolVersion, RootCertStore,
     ServerConfig,
     client::Resumption,
-    crypto::CryptoProvider,
+    crypto::{CryptoProvider, tls13::OkmBlock},
     server::{ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert},
     version::TLS13,
 };
@@ -24,6 +25,9 @@ pub const ALPN: &[u8] = b"mcp-tunnel/1";
 
 /// The exporter label (RFC 8446 section 7.5) of a link's credential.
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-mcp-tunnel link";
+
+/// The label of what a session is resumed by.
+const RESUME_LABEL: &[u8] = b"EXPORTER-mcp-tunnel resume";
 
 /// Which certificates a gateway accepts from its edge.
 #[derive(Clone)]
@@ -92,12 +96,17 @@ pub enum ExporterError {
 pub struct Exporter([u8; 32]);
 
 impl Exporter {
+    #[cfg(test)]
+    pub(crate) const fn for_test(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// The exporter of a finished connection that may carry a link.
     ///
     /// # Errors
     ///
     /// See [`ExporterError`]: there is no fallback for a connection without one.
-    pub fn of<Side>(tls: &ConnectionCommon<Side>) -> Result<Self, ExporterError> {
+    pub fn of<Data>(tls: &ConnectionCommon<Data>) -> Result<Self, ExporterError> {
         check_link(tls)?;
         tls.export_keying_material([0; 32], EXPORTER_LABEL, None)
             .map(Self)
@@ -107,6 +116,56 @@ impl Exporter {
     /// The bytes, for a signature over them.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+}
+
+/// What only the two ends of a session's first connection know: who has it may go on with the session.
+#[derive(Clone)]
+pub(crate) struct ResumeKey([u8; 32]);
+
+impl ResumeKey {
+    #[cfg(test)]
+    pub(crate) const fn for_test(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The key of the session that begins on this connection.
+    pub(crate) fn of<Data>(tls: &ConnectionCommon<Data>) -> Result<Self, ExporterError> {
+        tls.export_keying_material([0; 32], RESUME_LABEL, None)
+            .map(Self)
+            .map_err(|_| ExporterError::Unavailable)
+    }
+
+    /// RESUME-3: what `side` says with its position on a new connection with this exporter.
+    pub(crate) fn proof(
+        &self,
+        exporter: &Exporter,
+        side: Side,
+        epoch: u32,
+        position: u64,
+    ) -> [u8; 32] {
+        let mut message = Vec::with_capacity(45);
+        message.extend_from_slice(exporter.as_bytes());
+        message.push(match side {
+            Side::Gateway => 0,
+            Side::Edge => 1,
+        });
+        message.extend_from_slice(&epoch.to_be_bytes());
+        message.extend_from_slice(&position.to_be_bytes());
+        hmac_sha256(&self.0, &message)
+    }
+
+    /// Whether `side` knows this key, in constant time.
+    pub(crate) fn is_proven(&self, exporter: &Exporter, side: Side, said: &Resume) -> bool {
+        let expected = self.proof(exporter, side, said.epoch, said.position);
+        let differences = expected.iter().zip(&said.proof).map(|(a, b)| a ^ b);
+        std::hint::black_box(differences.fold(0, |all, one| all | one)) == 0
+    }
+}
+
+impl fmt::Debug for ResumeKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ResumeKey(..)")
     }
 }
 
@@ -211,6 +270,18 @@ pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
     digest
 }
 
+/// HMAC-SHA256 by the TLS provider.
+fn hmac_sha256(key: &[u8; 32], message: &[u8]) -> [u8; 32] {
+    let mut tag = [0; 32];
+    if let rustls::SupportedCipherSuite::Tls13(suite) =
+        rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256
+    {
+        let signed = suite.hkdf_provider.hmac_sign(&OkmBlock::new(key), message);
+        tag.copy_from_slice(signed.as_ref());
+    }
+    tag
+}
+
 fn check_link(tls: &CommonState) -> Result<(), ExporterError> {
     if tls.is_handshaking() {
         Err(ExporterError::Unfinished)
@@ -245,4 +316,32 @@ fn all(certificates: Vec<CertificateDer<'static>>) -> Result<RootCertStore, TlsC
         return Err(TlsConfigError::NoRoots);
     }
     Ok(roots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_provider_s_hmac_is_that_of_rfc_4231() {
+        let mut key = [0; 32];
+        key[..4].copy_from_slice(b"Jefe");
+        let tag = hmac_sha256(&key, b"what do ya want for nothing?");
+        // Its test case 2: HMAC pads keys with zeroes.
+        assert_eq!(tag[..8], [0x5b, 0xdc, 0xc1, 0x46, 0xbf, 0x60, 0x75, 0x4e]);
+        assert_eq!(tag[28..], [0x64, 0xec, 0x38, 0x43]);
+    }
+
+    #[test]
+    fn a_proof_is_for_one_connection_side_epoch_and_position() {
+        let (key, new) = (ResumeKey([1; 32]), Exporter([2; 32]));
+        let said = Resume::new(3, 4, key.proof(&new, Side::Gateway, 3, 4));
+        assert!(key.is_proven(&new, Side::Gateway, &said));
+        assert!(!key.is_proven(&new, Side::Edge, &said));
+        assert!(!key.is_proven(&Exporter([3; 32]), Side::Gateway, &said));
+        assert!(!ResumeKey([2; 32]).is_proven(&new, Side::Gateway, &said));
+        for other in [Resume::new(4, 4, said.proof), Resume::new(3, 5, said.proof)] {
+            assert!(!key.is_proven(&new, Side::Gateway, &other));
+        }
+    }
 }

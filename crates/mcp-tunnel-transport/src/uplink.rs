@@ -8,6 +8,8 @@
 //!            │                        └──────────────────────┘ │ Draining: the edge said GOAWAY; a replacement is
 //!            └─────────────────────────────────────────────────┘ dialled at once, the old link finishes
 //!
+//!  Active ─► Resuming: the connection is lost, the session kept ─► Dialling … ─► Resumed, back in Active
+//!
 //!  drain(), stop() ─► Stopped
 //! ```
 
@@ -22,7 +24,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use mcp_tunnel_proto::{CloseCode, Refusal};
+use mcp_tunnel_proto::{CloseCode, Refusal, RefusalCode};
 use tokio::{
     net::TcpStream,
     task::{Id, JoinSet},
@@ -60,6 +62,10 @@ pub struct Uplink {
     /// What to answer first; one step yields two events at most.
     queued: VecDeque<UplinkEvent>,
     current: Option<Current>,
+    /// Since when the current link has no connection, and another is made for it.
+    gap: Option<Instant>,
+    /// Links finish; no new attempt but for a session that is kept.
+    draining: Option<Boxed<()>>,
     retiring: Vec<Retiring>,
     drivers: JoinSet<CloseReason>,
     timer: Timer,
@@ -74,8 +80,8 @@ struct Current {
     link: Link,
     task: Id,
     since: Instant,
-    /// The edge's GOAWAY, until it has come; `None` inside where the link ended without one.
-    going_away: Option<Boxed<Option<CloseCode>>>,
+    /// What it meets next; `None` once its driver is about to be joined.
+    change: Option<Boxed<Change>>,
 }
 
 /// A link that the edge has sent away, until its last stream has ended.
@@ -94,8 +100,8 @@ enum State {
     Offering(Boxed<Result<Answer<Socket>, AnswerError>>, SocketAddr),
     Active,
     Waiting(Instant),
-    /// Links finish; no new attempt.
-    Draining(Boxed<()>),
+    /// No attempt is to be made: links finish.
+    Idle,
     /// Drivers end.
     Stopping,
     Stopped,
@@ -111,6 +117,8 @@ impl Uplink {
             state: State::Due,
             queued: VecDeque::new(),
             current: None,
+            gap: None,
+            draining: None,
             retiring: Vec::new(),
             drivers: JoinSet::new(),
             timer: Timer::default(),
@@ -137,15 +145,16 @@ impl Uplink {
     /// Ends gracefully: GOAWAY, no further attempts; running streams may finish within
     /// [`UplinkConfig::set_drain_timeout`], and [`UplinkEvent::Stopped`] comes as soon as they have.
     pub fn drain(&mut self) {
-        if matches!(
-            self.state,
-            State::Draining(_) | State::Stopping | State::Stopped
-        ) {
+        if self.draining.is_some() || matches!(self.state, State::Stopping | State::Stopped) {
             return;
         }
         let links = self.links();
         let within = self.config.drain_timeout();
-        self.state = State::Draining(Box::pin(drain(links, within)));
+        self.draining = Some(Box::pin(drain(links, within)));
+        // Streams that wait for a connection can only finish over one.
+        if self.gap.is_none() {
+            self.state = State::Idle;
+        }
         self.queued.clear();
     }
 
@@ -157,6 +166,7 @@ impl Uplink {
         for link in self.links() {
             link.close(CloseCode::SHUTDOWN, "");
         }
+        self.draining = None;
         self.state = State::Stopping;
         self.queued.clear();
     }
@@ -184,6 +194,15 @@ impl Uplink {
         if let Poll::Ready(event) = self.poll_drivers(cx) {
             return Poll::Ready(event);
         }
+        if let Poll::Ready(event) = self.poll_current(cx) {
+            return Poll::Ready(event);
+        }
+        if let Some(draining) = &mut self.draining
+            && draining.as_mut().poll(cx).is_ready()
+        {
+            self.draining = None;
+            self.state = State::Stopping;
+        }
         match &mut self.state {
             State::Due => Poll::Ready(self.dial()),
             State::Dialling(attempt) => {
@@ -200,15 +219,10 @@ impl Uplink {
                 let answer = ready!(answer.as_mut().poll(cx));
                 Poll::Ready(self.on_answer(answer, address))
             }
-            State::Active => self.poll_active(cx),
+            State::Active | State::Idle => Poll::Pending,
             State::Waiting(until) => {
                 ready!(self.timer.poll(cx, Some(*until)));
                 Poll::Ready(self.dial())
-            }
-            State::Draining(draining) => {
-                ready!(draining.as_mut().poll(cx));
-                self.state = State::Stopping;
-                self.poll_next(cx)
             }
             State::Stopping if self.drivers.is_empty() => {
                 self.state = State::Stopped;
@@ -238,10 +252,12 @@ impl Uplink {
                 Err(error) => (error.id(), CloseReason::Abandoned),
             };
             let ours = self.current.take_if(|current| current.task == task);
-            if let Some(current) = ours
-                && matches!(self.state, State::Active)
-            {
-                self.reward(&current);
+            let Some(current) = ours else { continue };
+            let gap = self.gap.take();
+            if gap.is_some() || matches!(self.state, State::Active) {
+                if gap.is_none() {
+                    self.reward(&current);
+                }
                 return Poll::Ready(self.lose(reason.into()));
             }
         }
@@ -269,7 +285,14 @@ impl Uplink {
     }
 
     fn offer(&mut self, dialled: Dialled, credential: Bytes) {
-        match Offer::new(dialled.tls, credential, self.config.link()) {
+        let config = self.config.link();
+        let offer = match &self.current {
+            Some(current) if self.gap.is_some() => {
+                Offer::resuming(dialled.tls, credential, config, &current.link)
+            }
+            _ => Offer::new(dialled.tls, credential, config),
+        };
+        match offer {
             Ok(offer) => self.state = State::Offering(Box::pin(offer.answer()), dialled.address),
             Err(error) => {
                 let lost = self.lose(error.into());
@@ -288,10 +311,15 @@ impl Uplink {
                 approval_code,
                 offer,
             }) => {
+                self.give_up();
                 self.state = State::Offering(Box::pin(offer.answer()), address);
                 UplinkEvent::Pending { approval_code }
             }
-            Ok(Answer::Active { link, driver }) => self.activate(link, driver, address),
+            Ok(Answer::Active { link, driver }) => {
+                self.give_up();
+                self.activate(link, driver, address)
+            }
+            Ok(Answer::Resumed) => self.on_resumed(address),
             Ok(Answer::Refused(refusal)) => self.on_refused(refusal),
             Err(error) => self.lose(error.into()),
         }
@@ -305,36 +333,90 @@ impl Uplink {
     ) -> UplinkEvent {
         let span = info_span!("link", edge = %address);
         let task = self.drivers.spawn(driver.run().instrument(span)).id();
-        let watched = link.clone();
         self.current = Some(Current {
             link: link.clone(),
             task,
             since: now(),
-            going_away: Some(Box::pin(async move { watched.going_away().await })),
+            change: Some(Box::pin(next_change(link.clone()))),
         });
         self.state = State::Active;
+        if self.draining.is_some() {
+            // It came in place of a session that was to finish.
+            link.close(CloseCode::SHUTDOWN, "");
+            self.state = State::Idle;
+        }
         UplinkEvent::Active { link, address }
     }
 
-    fn poll_active(&mut self, cx: &mut Context<'_>) -> Poll<UplinkEvent> {
-        let Some(going_away) = self
-            .current
-            .as_mut()
-            .and_then(|current| current.going_away.as_mut())
-        else {
-            return Poll::Pending; // its driver is about to be joined
+    fn on_resumed(&mut self, address: SocketAddr) -> UplinkEvent {
+        self.state = State::Active;
+        let now = now();
+        let since = self.gap.take().unwrap_or(now);
+        if let Some(current) = &mut self.current {
+            current.since = now;
+            current.change = Some(Box::pin(next_change(current.link.clone())));
+        }
+        UplinkEvent::Resumed {
+            after: now.saturating_duration_since(since),
+            address,
+        }
+    }
+
+    /// The edge does not go on with the session: its streams fail.
+    fn give_up(&mut self) {
+        if self.gap.take().is_some()
+            && let Some(current) = self.current.take()
+        {
+            current.link.give_up();
+        }
+    }
+
+    /// What the current link meets: the edge's GOAWAY, or the loss of its connection.
+    fn poll_current(&mut self, cx: &mut Context<'_>) -> Poll<UplinkEvent> {
+        if matches!(self.state, State::Stopping | State::Stopped) {
+            return Poll::Pending;
+        }
+        let Some(current) = &mut self.current else {
+            return Poll::Pending;
         };
-        let code = ready!(going_away.as_mut().poll(cx));
-        match (code, self.current.take()) {
-            (Some(code), Some(current)) => Poll::Ready(self.retire(current, code)),
+        let Some(change) = &mut current.change else {
+            return Poll::Pending;
+        };
+        let change = ready!(change.as_mut().poll(cx));
+        current.change = None;
+        if matches!(change, Change::GoingAway(_)) && self.draining.is_some() {
+            // It finishes anyway, and only its connection matters.
+            let link = current.link.clone();
+            current.change = Some(Box::pin(next_loss(link)));
+            return self.poll_current(cx);
+        }
+        match (change, self.current.take()) {
+            (Change::GoingAway(code), Some(current)) => Poll::Ready(self.retire(current, code)),
+            (Change::Detached(reason), Some(current)) => {
+                Poll::Ready(self.on_detached(current, reason))
+            }
             (_, ended) => {
-                self.current = ended.map(|current| Current {
-                    going_away: None,
-                    ..current
-                });
+                self.current = ended;
                 Poll::Pending
             }
         }
+    }
+
+    /// A connection that had lasted is replaced at once; one that had not, after a wait, so that an edge that takes
+    /// connections and drops them is not hammered.
+    fn on_detached(&mut self, current: Current, reason: CloseReason) -> UplinkEvent {
+        let now = now();
+        let lasted = now.saturating_duration_since(current.since);
+        self.current = Some(current);
+        self.gap = Some(now);
+        if lasted >= self.config.resumed_at_once_after() {
+            self.backoff.reset();
+            self.state = State::Due;
+        } else {
+            let delay = self.backoff.next(random());
+            self.wait(delay);
+        }
+        UplinkEvent::Resuming { reason }
     }
 
     /// Lets a link finish and sees to its replacement: at once if it was healthy, with back-off if the edge says
@@ -351,8 +433,7 @@ impl Uplink {
             self.wait(delay);
         }
         let link = current.link;
-        let watched = link.clone();
-        let drained = Box::pin(async move { watched.drained().await });
+        let drained = Box::pin(finished(link.clone()));
         self.retiring.push(Retiring { link, drained });
         UplinkEvent::Draining { code }
     }
@@ -367,6 +448,9 @@ impl Uplink {
     }
 
     fn on_refused(&mut self, refusal: Refusal) -> UplinkEvent {
+        if refusal.code.is_final() || refusal.code == RefusalCode::SESSION {
+            self.give_up();
+        }
         let asked = refusal.retry_after.unwrap_or_default();
         let at_least = asked.min(self.config.retry_after_cap());
         let delay = self.backoff.next_after(at_least, random());
@@ -385,6 +469,10 @@ impl Uplink {
     }
 
     fn wait(&mut self, delay: Duration) {
+        if self.draining.is_some() && self.gap.is_none() {
+            self.state = State::Idle;
+            return;
+        }
         self.state = State::Waiting(now() + delay);
         self.queued.push_back(UplinkEvent::Waiting { delay });
     }
@@ -411,6 +499,39 @@ async fn reach(target: Target, config: UplinkConfig) -> Result<(Dialled, Exporte
     })?;
     let (tls, exporter) = dial::secure(socket, &target, config.tls(), within).await?;
     Ok((Dialled { tls, address }, exporter))
+}
+
+/// What a link meets in its life.
+#[derive(Debug)]
+enum Change {
+    /// The edge sends no new streams on it.
+    GoingAway(CloseCode),
+    /// Its connection is gone, and its session kept.
+    Detached(CloseReason),
+    Ended,
+}
+
+async fn next_loss(link: Link) -> Change {
+    link.detached()
+        .await
+        .map_or(Change::Ended, Change::Detached)
+}
+
+async fn next_change(link: Link) -> Change {
+    tokio::select! {
+        biased;
+        change = next_loss(link.clone()) => change,
+        code = link.going_away() => code.map_or(Change::Ended, Change::GoingAway),
+    }
+}
+
+/// Waits until a link that was sent away has finished. One that loses its connection fails its streams: its edge is
+/// going away, or does not take this gateway's credential any more.
+async fn finished(link: Link) {
+    tokio::select! {
+        () = link.drained() => {}
+        _lost = link.detached() => link.give_up(),
+    }
 }
 
 /// Announces the end on all links, waits for their streams, then closes them.

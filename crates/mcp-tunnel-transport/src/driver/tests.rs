@@ -19,7 +19,8 @@ use std::{
 
 use bytes::Bytes;
 use mcp_tunnel_proto::{
-    EdgeHandshake, GatewayEvent, GatewayHandshake, OpenHeader, RouteName, StreamKind,
+    EdgeHandshake, GatewayEvent, GatewayHandshake, OpenHeader, Resumable, RouteName, SessionId,
+    StreamKind,
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf},
@@ -27,7 +28,12 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::{CloseReason, Link, LinkConfig, LinkDriver, greeting::Greeting, timer::now};
+use crate::{
+    CloseReason, Link, LinkConfig, LinkDriver, carrier::Carrier, greeting::Greeting, timer::now,
+    tls::ResumeKey,
+};
+
+mod resume;
 
 /// What goes wrong once a side has moved so many bytes in one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,10 +138,15 @@ where
         mut outbox,
         ..
     } = greeting;
+    let kept = Resumable::new(SessionId::new([1; 16]), config.keep());
+    let kept = (!config.keep().is_zero()).then_some(kept);
     let connection = handshake
-        .admit(now(), protocol, &mut outbox.transmit)
+        .admit_resumable(now(), protocol, kept, &mut outbox.transmit)
         .unwrap();
-    Ok(LinkDriver::start(io, input, outbox, connection, config))
+    let key = Some(ResumeKey::for_test([7; 32]));
+    Ok(LinkDriver::start(
+        io, input, outbox, connection, key, config,
+    ))
 }
 
 async fn gateway<IO>(io: IO, config: &LinkConfig) -> Result<(Link, LinkDriver<IO>), CloseReason>
@@ -154,7 +165,10 @@ where
         ..
     } = greeting;
     let connection = handshake.into_connection(now()).unwrap();
-    Ok(LinkDriver::start(io, input, outbox, connection, config))
+    let key = Some(ResumeKey::for_test([7; 32]));
+    Ok(LinkDriver::start(
+        io, input, outbox, connection, key, config,
+    ))
 }
 
 const REQUEST: &[u8] = b"a request";
@@ -184,7 +198,10 @@ async fn serve(io: Faulty, config: LinkConfig) -> (usize, usize) {
     let run = poll_fn(|cx| driver.poll(cx));
     let ((), reason) = tokio::join!(accept, run);
     let _ = reason;
-    (driver.io.read, driver.io.written)
+    match &driver.io {
+        Carrier::First(io) => (io.read, io.written),
+        _ => panic!("another connection"),
+    }
 }
 
 /// One call; `Ok` only if the whole answer came.
@@ -356,7 +373,10 @@ impl Side {
             Poll::Ready(())
         })
         .await;
-        self.driver.io.counted()
+        match &mut self.driver.io {
+            Carrier::First(io) => io.counted(),
+            _ => panic!("another connection"),
+        }
     }
 }
 

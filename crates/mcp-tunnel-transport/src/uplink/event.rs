@@ -34,6 +34,20 @@ pub enum UplinkEvent {
         /// The edge's address.
         address: SocketAddr,
     },
+    /// The connection of the current link is gone, and its session is kept: streams wait, and a new connection is made,
+    /// at once if the old one had lasted. [`Resumed`](Self::Resumed) says that they go on; [`Active`](Self::Active) that
+    /// the edge began a new session instead, so that they have failed.
+    Resuming {
+        /// What ended the connection.
+        reason: CloseReason,
+    },
+    /// The session of the current link goes on over a new connection.
+    Resumed {
+        /// How long it was without one.
+        after: Duration,
+        /// The edge's address.
+        address: SocketAddr,
+    },
     /// The edge sends no new streams on the current link; it finishes while a replacement is dialled.
     Draining {
         /// Why.

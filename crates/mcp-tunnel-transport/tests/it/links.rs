@@ -160,6 +160,23 @@ async fn a_peer_that_takes_no_bytes_is_given_up() {
     assert!(start.elapsed() <= 5 * SECOND, "{:?}", start.elapsed());
 }
 
+/// In virtual time a driver that asks again and again without waiting would never let the clock move.
+#[tokio::test(start_paused = true)]
+async fn a_ping_that_finds_no_room_waits_for_it() {
+    let config = LinkConfig::default().set_write_stall(12 * SECOND);
+    let (_gateway, _hung, edge, driver) = link_parts(&config).await;
+    let mut drivers = JoinSet::from_iter([driver]);
+    let mut streams = Vec::new();
+    for _ in 0..16 {
+        let first = Bytes::from(vec![0; 60_000]);
+        streams.push(edge.open(http(), first).await.unwrap());
+    }
+    let start = Instant::now();
+    let reason = drivers.join_next().await.unwrap().unwrap();
+    assert!(matches!(reason, CloseReason::Stalled { .. }), "{reason}");
+    assert!(start.elapsed() <= 13 * SECOND, "{:?}", start.elapsed());
+}
+
 #[tokio::test(start_paused = true)]
 async fn futures_dropped_while_they_wait_lose_nothing() {
     let pair = link_pair(&LinkConfig::default()).await;

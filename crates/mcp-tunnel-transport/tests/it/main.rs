@@ -6,6 +6,7 @@ mod common;
 mod dial;
 mod links;
 mod local_ca;
+mod resume;
 mod streams;
 mod tls;
 mod uplink;
