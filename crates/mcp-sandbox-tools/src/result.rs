@@ -8,6 +8,9 @@ pub struct ToolResult {
     pub content: Vec<Block>,
     /// The call did not do what was asked.
     pub is_error: bool,
+    /// Exit status of a bash command, where it has one. For logs: it is not part of what is sent.
+    #[serde(skip)]
+    pub exit: Option<u8>,
 }
 
 /// A content block.
@@ -56,6 +59,7 @@ impl ToolResult {
         Self {
             content: vec![Block::Text { text }],
             is_error: false,
+            exit: None,
         }
     }
 
@@ -72,6 +76,7 @@ impl ToolResult {
         Self {
             content: vec![block],
             is_error: false,
+            exit: None,
         }
     }
 

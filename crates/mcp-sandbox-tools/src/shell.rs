@@ -529,11 +529,13 @@ fn result(
         }
         (None, _) => {}
     }
-    if status == Some(0) {
+    let mut result = if status == Some(0) {
         ToolResult::text(output)
     } else {
         ToolResult::error(output)
-    }
+    };
+    result.exit = status;
+    result
 }
 
 fn how(exit: Exit) -> String {

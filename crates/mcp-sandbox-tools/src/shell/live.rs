@@ -91,7 +91,8 @@ impl Live {
         let (_, status) = self.ask(&hello(&first, self.says), &first).await?;
         self.identity = Identity::parse(&status).ok_or(StartError::Silent)?;
         if self.identity.input.is_none() {
-            self.identity.input = self.look(sandbox).await.map(|seen| seen.input);
+            let seen = Seen::of(self.identity.pid, sandbox).await;
+            self.identity.input = seen.map(|seen| seen.input);
         }
         let second = nonce();
         let (before, _) = self
@@ -143,28 +144,17 @@ impl Live {
 
     /// Whether the shell is seen, from outside, asleep with its commands' pipe as its input: a command has another input, so
     /// that the shell runs none, and it is not about to. One that is stopped goes on as little.
-    pub(super) async fn waits(&self, sandbox: &dyn Sandbox) -> bool {
-        let seen = self.look(sandbox).await;
-        seen.is_some_and(|seen| {
-            seen.stopped || seen.asleep && Some(seen.input) == self.identity.input
-        })
-    }
-
-    async fn look(&self, sandbox: &dyn Sandbox) -> Option<Seen> {
-        let pid = self.identity.pid.to_string();
-        let command = Command::new(["/bin/sh", "-c", LOOK, "sh", pid.as_str()]);
-        let mut process = sandbox.exec(command.with_timeout(LOOK_TIME)).await.ok()?;
-        let mut text = Vec::new();
-        let read = async {
-            while let Some(event) = process.next_event().await.ok()? {
-                if let ProcessEvent::Stdout(bytes) = event {
-                    text.extend_from_slice(&bytes);
-                }
-            }
-            Some(())
-        };
-        timeout(LOOK_TIME, read).await.ok()??;
-        Seen::parse(&String::from_utf8_lossy(&text))
+    ///
+    /// It does not borrow the shell while it looks: a process handle may be sent to other threads and not be shared by them.
+    pub(super) fn waits<'a>(
+        &self,
+        sandbox: &'a dyn Sandbox,
+    ) -> impl Future<Output = bool> + use<'a> {
+        let (pid, input) = (self.identity.pid, self.identity.input);
+        async move {
+            let seen = Seen::of(pid, sandbox).await;
+            seen.is_some_and(|seen| seen.stopped || seen.asleep && Some(seen.input) == input)
+        }
     }
 }
 
@@ -181,6 +171,23 @@ struct Seen {
 }
 
 impl Seen {
+    async fn of(pid: u32, sandbox: &dyn Sandbox) -> Option<Self> {
+        let pid = pid.to_string();
+        let command = Command::new(["/bin/sh", "-c", LOOK, "sh", pid.as_str()]);
+        let mut process = sandbox.exec(command.with_timeout(LOOK_TIME)).await.ok()?;
+        let mut text = Vec::new();
+        let read = async {
+            while let Some(event) = process.next_event().await.ok()? {
+                if let ProcessEvent::Stdout(bytes) = event {
+                    text.extend_from_slice(&bytes);
+                }
+            }
+            Some(())
+        };
+        timeout(LOOK_TIME, read).await.ok()??;
+        Self::parse(&String::from_utf8_lossy(&text))
+    }
+
     fn parse(text: &str) -> Option<Self> {
         // `pipe:[INODE]` or `socket:[INODE]`, then `PID (NAME) STATE …`.
         let (link, stat) = text.split_once('\n')?;

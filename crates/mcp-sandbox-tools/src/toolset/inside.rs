@@ -9,6 +9,12 @@ use crate::toolset::{CallError, Toolset};
 use crate::{Block, ToolResult};
 
 impl Toolset {
+    /// Absolute path of the working directory inside.
+    #[must_use]
+    pub fn working_dir(&self) -> &str {
+        &self.places.working_dir
+    }
+
     /// Unpacks a ZIP, tar or gzipped tar archive of at most 64 MiB inside the sandbox, to a directory that is replaced. A
     /// single directory around everything is left out; links and special files are skipped. An archive that leads out of
     /// the directory or holds too much (256 MiB, 10,000 entries) is an answer with `is_error`, and leaves nothing.
