@@ -69,6 +69,8 @@ pub fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl fmt::Display + 'a {
 pub struct LogLevel(LevelFilter);
 
 impl LogLevel {
+    /// What is not as it should be.
+    pub const WARN: Self = Self(LevelFilter::WARN);
     /// Lifecycle, a handful of lines a link.
     pub const INFO: Self = Self(LevelFilter::INFO);
     /// Everything, down to each frame.
