@@ -1,5 +1,7 @@
 //! The command line.
 
+mod queue;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,12 +10,14 @@ use mcp_diagnostics::telemetry::{LogFormat, LogLevel};
 use mcp_sandbox_executor::Mount;
 use mcp_sandbox_linux::Tier;
 
+pub(crate) use queue::{QueueArgs, RunArgs, ServeArgs, SocketArgs, WorkerArgs};
+
 #[derive(Debug, Parser)]
 #[command(version, about, arg_required_else_help = true)]
 pub(crate) struct Cli {
-    /// How much to log on standard error
-    #[arg(long, global = true, value_name = "LEVEL", default_value = "warn")]
-    pub(crate) log_level: LogLevel,
+    /// How much to log on standard error [default: info for worker and run, else warn]
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub(crate) log_level: Option<LogLevel>,
     /// text or json
     #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
     pub(crate) log_format: LogFormat,
@@ -23,11 +27,31 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Claim agent sessions from an environment's queue and run their tool calls in sandboxes
+    Worker(Box<WorkerArgs>),
+    /// Serve one item that was claimed elsewhere: the entrypoint of a container per session
+    Run(Box<RunArgs>),
+    /// List the sessions of the workers on this host
+    Ps(SocketArgs),
+    /// Print what a worker on this host did for a session, a line of JSON per call
+    Logs {
+        /// The session's id
+        session: String,
+        #[command(flatten)]
+        socket: SocketArgs,
+    },
+    /// End a session at a worker on this host: its call is cancelled and answered, its files stay
+    Stop {
+        /// The session's id
+        session: String,
+        #[command(flatten)]
+        socket: SocketArgs,
+    },
     /// Run one command in a fresh sandbox and exit with its status
     Exec(ExecArgs),
     /// Print every layer of isolation: in force or not, why, what that exposes, the cure
     #[command(alias = "doctor")]
-    Check(CheckArgs),
+    Check(Box<CheckArgs>),
     /// Serve one request of the file tools: runs inside a sandbox
     #[command(hide = true)]
     Files {
@@ -45,6 +69,9 @@ pub(crate) struct SandboxArgs {
     /// Set an environment variable (repeatable); nothing is inherited
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     pub(crate) env: Vec<(String, String)>,
+    /// Set environment variables from the lines NAME=VALUE of a file (repeatable); --env wins
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<PathBuf>,
     /// Memory, swap included [default: 2G]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     pub(crate) memory: Option<u64>,
@@ -64,8 +91,8 @@ pub(crate) struct SandboxArgs {
     /// is kept by its content, read-only, with /setup/bin first on the path
     #[arg(long, value_name = "SCRIPT")]
     pub(crate) setup: Option<PathBuf>,
-    /// Where setups are kept [default: /var/lib/mcp-sandbox as root, else below the home]
-    #[arg(long, value_name = "DIR")]
+    /// Where workspaces, journals and setups are kept [default: /var/lib/mcp-sandbox as root, else below the home]
+    #[arg(long, visible_alias = "workdir", value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
     /// none: own loopback only; host: the host's network, unfiltered
     #[arg(long, value_enum, default_value_t = NetworkArg::None)]
@@ -91,6 +118,8 @@ pub(crate) struct ExecArgs {
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     pub(crate) sandbox: SandboxArgs,
+    #[command(flatten)]
+    pub(crate) queue: QueueArgs,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,

@@ -7,7 +7,7 @@ use mcp_sandbox_executor::{Layer, LayerState};
 use mcp_sandbox_linux::{LinuxExecutor, StartError, Tier};
 
 use crate::args::{CheckArgs, NetworkArg};
-use crate::exec::config;
+use crate::compose::{self, config};
 
 /// Prints the report; the result is the exit code.
 pub(crate) async fn run(args: CheckArgs) -> u8 {
@@ -30,12 +30,29 @@ pub(crate) async fn run(args: CheckArgs) -> u8 {
             "leave --network out",
         ),
     });
+    queue(&mut report, &args).await;
     if args.json {
         println!("{:#}", report.to_json());
     } else {
         print!("{}", report.table(Colour::Auto));
     }
     report.exit_code()
+}
+
+/// The queue, if an environment was named.
+async fn queue(report: &mut Report, args: &CheckArgs) {
+    let folder = compose::state_dir(args.sandbox.state_dir.as_deref()).unwrap_or_default();
+    match compose::queue(&args.queue, &compose::worker_folder(&folder)) {
+        Ok(None) => report.push(Line::skip(
+            "queue",
+            "no environment named: give --environment-id and its key to check the queue too",
+        )),
+        Ok(Some(config)) => report.extend(mcp_sandbox_worker::check(&config).await),
+        Err(error) => {
+            let cure = "see `mcp-sandbox check --help`";
+            report.push(Line::fail("queue", format!("{error:#}"), cure).exit_code(2));
+        }
+    }
 }
 
 fn found(report: &mut Report, executor: &LinuxExecutor) {

@@ -1,18 +1,18 @@
 //! `exec`: one command in a fresh sandbox.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use mcp_sandbox_executor::{
-    Command, Executor as _, Exit, KillReason, Limits, Network, Process, ProcessEvent, ProcessInput,
-    SandboxError, SandboxSpec, Stdin,
+    Command, Executor as _, Exit, KillReason, Process, ProcessEvent, ProcessInput, SandboxError,
+    Stdin,
 };
-use mcp_sandbox_linux::{Config, LinuxExecutor, Tier, drop_privileges};
+use mcp_sandbox_linux::{LinuxExecutor, Tier, drop_privileges};
 use tokio::io::AsyncReadExt as _;
 
-use crate::args::{ExecArgs, NetworkArg, SandboxArgs};
+use crate::args::{ExecArgs, NetworkArg};
+use crate::compose::{config, spec};
 
 /// The sandbox could not be made (docker's convention).
 const NO_SANDBOX: u8 = 125;
@@ -47,7 +47,7 @@ async fn try_run(args: ExecArgs) -> anyhow::Result<u8> {
     if args.sandbox.network == NetworkArg::Host {
         eprintln!("mcp-sandbox: warning: the command can reach whatever this host can reach");
     }
-    let sandbox = executor.create(spec(&args.sandbox)).await?;
+    let sandbox = executor.create(spec(&args.sandbox)?).await?;
     let mut command = Command::new(args.argv);
     command.timeout = args.timeout;
     if !std::io::stdin().is_terminal() {
@@ -113,64 +113,4 @@ fn ended(exit: Exit) -> u8 {
         _ => {}
     }
     exit.shell_status()
-}
-
-/// What the operator allows: exactly what this command line asks for.
-pub(crate) fn config(args: &SandboxArgs) -> anyhow::Result<Config> {
-    let mut config = Config::new();
-    for mount in &args.mount {
-        config = config.with_mount(mount.clone())?;
-    }
-    if let Some(root) = &args.rootfs {
-        config = config.with_root_folder(root)?;
-    }
-    if let Some(path) = &args.setup {
-        let script =
-            std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-        let state = args.state_dir.clone().or_else(default_state_dir);
-        let state = state.context("no home directory; give --state-dir")?;
-        config = config
-            .with_state_dir(std::path::absolute(state)?)?
-            .with_setup(script);
-    }
-    if args.network == NetworkArg::Host {
-        config = config.dangerous_host_network();
-    }
-    if let Some(tier) = args.require_tier {
-        config = config.require_tier(tier);
-    }
-    Ok(config)
-}
-
-fn default_state_dir() -> Option<PathBuf> {
-    let from = |name| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
-    if from("HOME").is_none_or(|home| home == Path::new("/root")) {
-        return Some(PathBuf::from("/var/lib/mcp-sandbox"));
-    }
-    let state =
-        from("XDG_STATE_HOME").or_else(|| from("HOME").map(|home| home.join(".local/state")));
-    state.map(|state| state.join("mcp-sandbox"))
-}
-
-fn spec(args: &SandboxArgs) -> SandboxSpec {
-    let mut limits = Limits::default();
-    limits.memory_bytes = args.memory;
-    limits.cpu_millis = args.cpus;
-    limits.disk_bytes = args.disk;
-    limits.processes = args.processes;
-    let mut spec = SandboxSpec::new().with_limits(limits);
-    if args.network == NetworkArg::Host {
-        spec = spec.with_network(Network::Host);
-    }
-    for mount in &args.mount {
-        spec = spec.with_mount(mount.clone());
-    }
-    for (name, value) in &args.env {
-        spec = spec.with_env(name, value);
-    }
-    spec
 }

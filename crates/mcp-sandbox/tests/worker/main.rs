@@ -1,0 +1,9 @@
+//! The worker as a process, in real sandboxes, against a stand-in of the vendor's platform.
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests")]
+
+mod faults;
+mod files;
+mod once;
+mod operate;
+mod platform;
+mod program;
