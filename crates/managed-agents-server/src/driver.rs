@@ -11,8 +11,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
-use managed_agents_loop::{self as agent_loop, AgentLoop, Ledger, Scripted, Step};
+use managed_agents_api::SessionErrorKind;
+use managed_agents_loop::{
+    self as agent_loop, AgentLoop, Ledger, Retry, Scripted, Step, Turn, TurnError, TurnRequest,
+};
 use mcp_tunnel_auth::{EventId, SessionId, WorkspaceId};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
@@ -277,9 +281,24 @@ impl Default for Loops {
     fn default() -> Self {
         let scripted: Arc<dyn AgentLoop> = Arc::new(Scripted);
         Self {
-            by_model: HashMap::from([("scripted".to_owned(), Arc::clone(&scripted))]),
-            otherwise: scripted,
+            by_model: HashMap::from([("scripted".to_owned(), scripted)]),
+            otherwise: Arc::new(Nobody),
         }
+    }
+}
+
+/// Thinks for the models that nobody thinks for.
+struct Nobody;
+
+#[async_trait]
+impl AgentLoop for Nobody {
+    async fn turn(&self, request: TurnRequest<'_>) -> Result<Turn, TurnError> {
+        let message = format!(
+            "no agent loop of this server thinks for the model {}; there is one for the model scripted",
+            request.agent.model.id
+        );
+        let kind = SessionErrorKind::ModelRequestFailed;
+        Err(TurnError::new(kind, message, Retry::Exhausted))
     }
 }
 

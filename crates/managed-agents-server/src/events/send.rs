@@ -16,7 +16,7 @@ use crate::failure::answer;
 use crate::history::{History, status_of};
 use crate::hooks::{Caller, Id};
 use crate::shared::Shared;
-use crate::store::{Append, Authority, NewEvent, StoreError, Writer};
+use crate::store::{Append, Authority, NewEvent, Refusal, SessionStatus, StoreError, Writer};
 
 /// Appends what was sent, decided at one position of the history; where the history has
 /// gone on meanwhile, decides again.
@@ -172,6 +172,9 @@ async fn try_append(
 ) -> Result<Vec<Event>, Failure> {
     let acting = caller.acting();
     let record = shared.store.session(&acting, session).await?;
+    if record.status == SessionStatus::Terminated {
+        return Err(Failure::Store(Refusal::SessionEnded.into()));
+    }
     let history = History::read(shared, &record).await?;
     let mut ledger = history.ledger.clone();
     let (mut new, mut answers) = (Vec::new(), Vec::new());

@@ -74,6 +74,7 @@ pub async fn check<S: SessionStore>(mut open: impl AsyncFnMut() -> S) {
         sessions::cloud_and_archived_environments_take_none,
         sessions::an_update_changes_what_is_given_and_says_so,
         sessions::an_archived_session_is_over,
+        sessions::a_session_may_end_by_itself,
         sessions::a_deleted_session_leaves_one_event,
         sessions::what_is_due_is_found_until_it_rests,
         events::events_are_numbered_and_kept_as_they_came,

@@ -187,6 +187,15 @@ impl World {
         Some(answer.body).filter(|body| !body.is_null())
     }
 
+    /// A poll of the worker that calls itself `name`.
+    pub(crate) async fn poll_as(&self, name: &str) {
+        let mut request = request("GET", &self.queue("/poll"), &self.key, &Value::Null);
+        let name = name.parse().expect("a name");
+        request.headers_mut().insert("anthropic-worker-id", name);
+        let response = self.router.clone().oneshot(request).await;
+        assert_eq!(response.expect("a router never fails").status(), 200);
+    }
+
     /// Takes an item over, as a worker does.
     pub(crate) async fn held(&self) -> Held {
         let mut polled = None;
@@ -236,6 +245,25 @@ impl World {
 
     pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
         self.call("POST", path, OPERATOR, &body).await
+    }
+
+    /// The text of an answer to the text of a request.
+    pub(crate) async fn raw(&self, method: &str, path: &str, who: &str, body: String) -> String {
+        let mut request = request(method, path, who, &Value::Null);
+        *request.body_mut() = Body::from(body);
+        let response = self
+            .router
+            .clone()
+            .oneshot(request)
+            .await
+            .expect("a router never fails");
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .expect("a body")
+            .to_bytes();
+        String::from_utf8(body.to_vec()).expect("text")
     }
 
     pub(crate) async fn call(&self, method: &str, path: &str, who: &str, body: &Value) -> Answer {

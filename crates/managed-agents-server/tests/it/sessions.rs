@@ -286,3 +286,75 @@ async fn the_primary_thread_is_the_session() {
         404
     );
 }
+
+#[tokio::test]
+async fn a_model_that_nobody_thinks_for_ends_the_turn_and_says_so() {
+    let world = World::new().await;
+    let body = json!({"name": "tester", "model": "claude-opus-9"});
+    let agent = text(&world.post("/v1/agents", body).await.body, "id");
+    let body = json!({"agent": agent, "environment_id": world.environment});
+    let session = text(&world.post("/v1/sessions", body).await.body, "id");
+    let hello = json!({"type": "user.message", "content": [{"type": "text", "text": "hello"}]});
+    world.send(&session, OPERATOR, hello).await;
+    world
+        .until(&session, |last| last["type"] == "session.status_idle")
+        .await;
+    let events = world.events(&session).await;
+    let error = events
+        .iter()
+        .find(|event| event["type"] == "session.error")
+        .expect("an error");
+    assert!(error.to_string().contains("claude-opus-9"), "{error}");
+    assert!(error.to_string().contains("scripted"), "{error}");
+}
+
+#[tokio::test]
+async fn a_call_that_must_be_confirmed_waits_for_it() {
+    let world = World::new().await;
+    let policy = json!({"permission_policy": {"type": "always_ask"}});
+    let body = json!({"name": "tester", "model": "scripted",
+        "tools": [{"type": "agent_toolset_20260401", "default_config": policy}]});
+    let agent = text(&world.post("/v1/agents", body).await.body, "id");
+    let body = json!({"agent": agent, "environment_id": world.environment,
+        "initial_events": [crate::common::message(&json!([[bash("a"), bash("b")]]))]});
+    let session = text(&world.post("/v1/sessions", body).await.body, "id");
+    let calls = world.calls(&session).await;
+    assert_eq!(calls.len(), 2, "both of one turn");
+    let confirm = |call: &str, answer: &str| json!({"type": "user.tool_confirmation", "tool_use_id": call, "result": answer});
+    let early = world.send(&session, OPERATOR, result(&calls[0], "x")).await;
+    assert_eq!(early.status, 400, "nothing was allowed yet: {}", early.body);
+    world
+        .send(&session, OPERATOR, confirm(&calls[0], "allow"))
+        .await;
+    world
+        .send(&session, OPERATOR, confirm(&calls[1], "deny"))
+        .await;
+    let denied = world.send(&session, OPERATOR, result(&calls[1], "x")).await;
+    assert_eq!(denied.status, 400, "{}", denied.body);
+    let allowed = world.send(&session, OPERATOR, result(&calls[0], "x")).await;
+    assert_eq!(allowed.status, 200, "{}", allowed.body);
+    world.finished(&session).await;
+}
+
+#[tokio::test]
+async fn an_interrupt_ends_the_turn_and_late_results_are_refused() {
+    let world = World::new().await;
+    let session = world.calling(&json!([bash("a"), bash("b")])).await;
+    let calls = world.calls(&session).await;
+    world
+        .send(&session, OPERATOR, json!({"type": "user.interrupt"}))
+        .await;
+    world.finished(&session).await;
+    let late = world.send(&session, OPERATOR, result(&calls[0], "x")).await;
+    assert_eq!(late.status, 400, "{}", late.body);
+    world
+        .send(
+            &session,
+            OPERATOR,
+            crate::common::message(&json!([bash("c")])),
+        )
+        .await;
+    let next = world.calls(&session).await;
+    world.send(&session, OPERATOR, result(&next[0], "x")).await;
+    world.finished(&session).await;
+}

@@ -201,6 +201,35 @@ pub(super) async fn an_archived_session_is_over(scene: &mut Scene<'_>) {
     );
 }
 
+pub(super) async fn a_session_may_end_by_itself(scene: &mut Scene<'_>) {
+    let session = scene.session().await;
+    let item = scene.claimed().await;
+    let event = scene.event("session.status_terminated", "{}");
+    let writer = Writer::Loop { now: scene.at() };
+    ok(scene
+        .append(
+            &session,
+            writer,
+            vec![event],
+            (SessionStatus::Terminated, false),
+        )
+        .await);
+    let late = scene.stop(scene.holder(&item), &item, true).await;
+    refused(
+        late,
+        &Refusal::Item {
+            state: WorkState::Stopped,
+        },
+    );
+    let event = scene.event("user.message", "{}");
+    let writer = Writer::Client(scene.operator());
+    let late = scene
+        .append(&session, writer, vec![event], (SessionStatus::Idle, false))
+        .await;
+    refused(late, &Refusal::SessionEnded);
+    assert_eq!(scene.found(session.id).await.archived_at, None);
+}
+
 pub(super) async fn a_deleted_session_leaves_one_event(scene: &mut Scene<'_>) {
     let session = scene.session().await;
     scene.call(&session).await;

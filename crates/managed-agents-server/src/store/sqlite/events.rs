@@ -31,7 +31,7 @@ pub(super) async fn append(store: &SqliteStore, append: Append) -> Result<Append
             *now,
         ),
     };
-    if record.archived_at.is_some() {
+    if record.status == SessionStatus::Terminated {
         return Err(Refusal::SessionEnded.into());
     }
     if record.position != append.position {
@@ -254,18 +254,25 @@ async fn set_state(
         Writer::Client(acting) => (true, matches!(acting.authority, Authority::Operator { .. })),
         Writer::Loop { .. } => (false, false),
     };
+    let due = append
+        .due
+        .filter(|_| append.status != SessionStatus::Terminated);
     let update = sqlx::query(
         "UPDATE sessions SET status = ?, needs_worker = ?, due_at = ?, attempts = ?, held = ?,
              updated_at = ? WHERE id = ?",
     )
     .bind(append.status.as_str())
     .bind(append.needs_worker)
-    .bind(append.due.map(Timestamp::as_millisecond))
+    .bind(due.map(Timestamp::as_millisecond))
     .bind(if progress { 0 } else { record.attempts })
     .bind(record.held && !resumed)
     .bind(now.as_millisecond())
     .bind(append.session.to_string());
-    run(transaction, update).await.map(drop)
+    run(transaction, update).await?;
+    if append.status == SessionStatus::Terminated {
+        work::end_with_session(transaction, append.session, now).await?;
+    }
+    Ok(())
 }
 
 /// Queues an item where one is needed and there is none.

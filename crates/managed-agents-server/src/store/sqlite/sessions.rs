@@ -260,7 +260,7 @@ pub(super) async fn open(
 ) -> Result<SessionRecord, StoreError> {
     authority::of_session(transaction, acting, session, Effect::Write).await?;
     let record = existing(transaction, session).await?;
-    if record.archived_at.is_some() {
+    if record.status == SessionStatus::Terminated {
         return Err(Refusal::SessionEnded.into());
     }
     Ok(record)

@@ -24,3 +24,5 @@ async fn it_conforms() {
     })
     .await;
 }
+
+mod model;
