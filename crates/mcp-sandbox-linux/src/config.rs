@@ -79,6 +79,8 @@ pub(crate) enum RootSource {
     Host,
     /// A folder with a root file system.
     Folder(PathBuf),
+    /// An image in OCI layout, which becomes such a folder at start.
+    Layout(PathBuf),
 }
 
 /// The unprivileged identity of the service, which also owns workspaces.
@@ -135,7 +137,12 @@ impl Config {
         Ok(self)
     }
 
-    /// Takes the programs from a folder with a root file system.
+    /// Takes the programs from a folder with a root file system, or with an image in
+    /// OCI layout (`oci-layout`, `index.json`, `blobs`; layers as tar or gzip).
+    ///
+    /// An image is unpacked at the first start, inside a sandbox, and kept in the
+    /// state directory by its digest; its files belong to nobody in particular, can
+    /// be read by everybody, and none is setuid.
     ///
     /// # Errors
     /// It is not a readable folder.
@@ -148,7 +155,11 @@ impl Config {
                 path: path.to_owned(),
                 source,
             })?;
-        self.root = RootSource::Folder(root);
+        self.root = if crate::image::is_layout(&root) {
+            RootSource::Layout(root)
+        } else {
+            RootSource::Folder(root)
+        };
         Ok(self)
     }
 

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::layer;
+
 /// A request of the executor itself; every other line goes to the file tools.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
@@ -19,6 +21,7 @@ pub(crate) enum Request {
     Put { path: String, executable: bool },
     Get { path: String, limit: u64 },
     PutArchive { path: String },
+    PutLayer { path: String, gzip: bool },
     GetArchive { path: String, limit: u64 },
 }
 
@@ -61,6 +64,9 @@ fn answer(request: Request, input: &mut impl Read, output: &mut impl Write) -> i
         }
         Request::Get { path, limit } => get(Path::new(&path), limit),
         Request::PutArchive { path } => unpack(Path::new(&path), input).map(|()| Vec::new()),
+        Request::PutLayer { path, gzip } => {
+            layer::unpack(Path::new(&path), input, gzip).map(|()| Vec::new())
+        }
         Request::GetArchive { path, limit } => pack(Path::new(&path), limit),
     };
     let (answer, body) = match outcome {

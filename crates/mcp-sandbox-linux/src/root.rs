@@ -149,6 +149,7 @@ impl Template {
             RootSource::Folder(folder) => {
                 template.add_folder(folder).step("bind the root folder")?
             }
+            RootSource::Layout(_) => Err(io::ErrorKind::Unsupported).step("unpack the image")?,
         }
         template.add_devices().step("bind devices")?;
         template
@@ -404,7 +405,7 @@ fn place(config: &Config) -> Option<PathBuf> {
         .map(|m| Path::new(&m.source))
         .collect::<Vec<_>>();
     used.extend(config.state_dir.as_deref());
-    if let RootSource::Folder(folder) = &config.root {
+    if let RootSource::Folder(folder) | RootSource::Layout(folder) = &config.root {
         used.push(folder);
     }
     let free = |place: &&&str| used.iter().all(|path| !path.starts_with(place));

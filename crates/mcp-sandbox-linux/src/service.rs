@@ -18,8 +18,9 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use crate::config::{Config, Tier};
+use crate::config::{Config, RootSource, Tier};
 use crate::helper;
+use crate::image::ImageError;
 use crate::link::Link;
 use crate::message::{
     Born, CreateRequest, DeleteOutcome, Found, FromLauncher, Refusal, SetupUse, ToLauncher,
@@ -27,6 +28,7 @@ use crate::message::{
 use crate::pipes::Outlets;
 use crate::sandbox::{LinuxSandbox, Live};
 use crate::setup;
+use crate::unpacked;
 use crate::wire::{self, WireError};
 
 /// The launcher tries every tier within this time.
@@ -43,6 +45,9 @@ pub enum StartError {
     /// the launcher ended early.
     #[error("the launcher does not answer; does main call enter_helper first?")]
     Launcher(#[source] WireError),
+    /// The image of the root file system cannot be used.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// No acceptable tier works on this host; the reasons are per tier.
     #[error("no acceptable isolation on this host: {}", reasons.join("; "))]
     NotPossible {
@@ -108,7 +113,15 @@ impl LinuxExecutor {
     ///
     /// # Cancel safety
     /// A dropped call leaves no process behind.
-    pub async fn start(config: Config) -> Result<Self, StartError> {
+    pub async fn start(mut config: Config) -> Result<Self, StartError> {
+        if let RootSource::Layout(layout) = &config.root {
+            config.root = RootSource::Folder(unpacked::ensure(&config, layout).await?);
+        }
+        Self::launch(config).await
+    }
+
+    /// Starts the launcher with the root that it gets for good.
+    pub(crate) async fn launch(config: Config) -> Result<Self, StartError> {
         let (ours, theirs) = wire::pair().map_err(StartError::Spawn)?;
         let (command, copy) = helper::command(&config, theirs).map_err(StartError::Spawn)?;
         let child = tokio::process::Command::from(command)
@@ -155,6 +168,10 @@ impl LinuxExecutor {
             set_up: OnceCell::new(),
             _child: child,
         })))
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.0
     }
 
     /// What isolation is in force, and why not more.

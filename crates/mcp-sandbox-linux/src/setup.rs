@@ -82,7 +82,7 @@ async fn run(
     Err(SetupFailed { exit, tail }.into())
 }
 
-async fn step(shared: &Shared, step: SetupStep) -> Result<bool, CreateError> {
+pub(crate) async fn step(shared: &Shared, step: SetupStep) -> Result<bool, CreateError> {
     match shared
         .ask(|request| ToLauncher::Setup { request, step })
         .await?

@@ -2,8 +2,10 @@
 
 use bytes::{Bytes, BytesMut};
 use mcp_sandbox_executor::{Command, Process as _, ProcessEvent, SandboxError};
+use tokio::sync::mpsc;
 
 use crate::inside::{Answer, Request};
+use crate::process::LinuxProcess;
 use crate::sandbox::LinuxSandbox;
 
 /// The answer's first line is short; a longer one is a lie.
@@ -73,19 +75,45 @@ fn valid(path: &str) -> Result<String, SandboxError> {
     Ok(path.to_owned())
 }
 
+/// A request whose body comes in pieces.
+pub(crate) async fn put_stream(
+    sandbox: &LinuxSandbox,
+    request: &Request,
+    mut body: mpsc::Receiver<Bytes>,
+) -> Result<(), SandboxError> {
+    let mut process = begin(sandbox, request, 0).await?;
+    while let Some(piece) = body.recv().await {
+        process.write_stdin(piece).await?;
+    }
+    finish(process, 0).await.map(drop)
+}
+
 async fn call(
     sandbox: &LinuxSandbox,
     request: &Request,
     body: Bytes,
     limit: u64,
 ) -> Result<Bytes, SandboxError> {
+    let mut process = begin(sandbox, request, limit).await?;
+    process.write_stdin(body).await?;
+    finish(process, limit).await
+}
+
+async fn begin(
+    sandbox: &LinuxSandbox,
+    request: &Request,
+    limit: u64,
+) -> Result<LinuxProcess, SandboxError> {
     let mut line = serde_json::to_vec(request).map_err(|e| SandboxError::Backend(e.into()))?;
     line.push(b'\n');
     let mut command = Command::file_helper();
     command.output_bytes = Some(limit.saturating_add(ANSWER_BYTES));
     let mut process = sandbox.start(command).await?;
     process.write_stdin(line.into()).await?;
-    process.write_stdin(body).await?;
+    Ok(process)
+}
+
+async fn finish(mut process: LinuxProcess, limit: u64) -> Result<Bytes, SandboxError> {
     process.close_stdin().await?;
     let mut output = BytesMut::new();
     while let Some(event) = process.next_event().await? {

@@ -7,7 +7,11 @@
 
 #[path = "support/holdings.rs"]
 mod holdings;
+#[path = "support/layout.rs"]
+mod layout;
 mod support;
+#[path = "support/user.rs"]
+mod user;
 
 use std::env;
 use std::fs;
@@ -17,12 +21,21 @@ use std::process::Command as Process;
 
 use mcp_sandbox_conformance::{LocalHost, Suite};
 use mcp_sandbox_executor::{Command, Executor as _, ProcessEvent, SandboxSpec};
-use mcp_sandbox_linux::{Config, LinuxExecutor, Tier};
+use mcp_sandbox_linux::{Config, LinuxExecutor, StartError, Tier};
 
 fn main() {
     mcp_sandbox_linux::enter_helper();
+    if user::is_second_run() {
+        return support::main(support::cases![
+            an_image_is_unpacked_once_and_is_the_root,
+            a_damaged_image_is_refused_and_leaves_nothing,
+        ]);
+    }
     let _alone = holdings::alone();
     support::main(support::cases![
+        an_image_is_unpacked_once_and_is_the_root,
+        a_damaged_image_is_refused_and_leaves_nothing,
+        and_as_an_ordinary_user,
         the_suite_passes_on_a_busybox_tree,
         a_root_that_is_no_folder_is_refused,
     ]);
@@ -84,6 +97,87 @@ async fn the_suite_passes_on_a_busybox_tree() {
         expect,
         "no state directory here, hence S06"
     );
+}
+
+async fn and_as_an_ordinary_user() {
+    user::run_again(None);
+}
+
+/// What a command prints in a sandbox of this executor.
+async fn output(executor: &LinuxExecutor, script: &str) -> String {
+    let sandbox = executor.create(SandboxSpec::new()).await.unwrap();
+    let command = Command::new(["sh", "-c", script]);
+    let mut process = sandbox.exec(command).await.unwrap();
+    let mut text = String::new();
+    while let Some(event) = process.next_event().await.unwrap() {
+        if let ProcessEvent::Stdout(bytes) | ProcessEvent::Stderr(bytes) = event {
+            text.push_str(&String::from_utf8_lossy(&bytes));
+        }
+    }
+    sandbox.destroy().await.unwrap();
+    text
+}
+
+fn state_dir() -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt as _;
+    let state = tempfile::tempdir().unwrap();
+    fs::set_permissions(state.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    state
+}
+
+async fn an_image_is_unpacked_once_and_is_the_root() {
+    let Some(busybox) = static_busybox() else {
+        return println!("SKIPPED: busybox-static is not installed");
+    };
+    let (image, state) = (layout::Layout::of_busybox(&busybox), state_dir());
+    let config = || {
+        let config = Config::new().with_state_dir(state.path()).unwrap();
+        config.with_root_folder(image.path()).unwrap()
+    };
+    let executor = match LinuxExecutor::start(config()).await {
+        Ok(executor) => executor,
+        Err(error) => return println!("SKIPPED: {error}"),
+    };
+    let script = "cat /etc/mark /etc/lower; ls /etc/gone /usr 2>&1; stat -c %a /bin/busybox /etc/mark; touch /etc/x; readlink /bin/sh";
+    let text = output(&executor, script).await;
+    assert!(text.starts_with("upper\nlower\n"), "{text}");
+    assert_eq!(text.matches("No such file").count(), 2, "{text}");
+    assert!(text.contains("\n755\n644\n"), "setuid is not kept: {text}");
+    assert!(text.contains("Read-only"), "{text}");
+    drop(executor);
+    // Kept by its digest: the layers are not read again.
+    image.remove_layers();
+    let again = LinuxExecutor::start(config()).await.unwrap();
+    assert_eq!(output(&again, "cat /etc/mark").await, "upper\n");
+    let kept = fs::read_dir(state.path().join("setup")).unwrap();
+    let kept = kept.map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    use std::os::unix::fs::MetadataExt as _;
+    let owner = fs::metadata(kept[0].join("bin/busybox")).unwrap().uid();
+    assert_ne!(owner, 0, "a file of root came out of an image");
+}
+
+async fn a_damaged_image_is_refused_and_leaves_nothing() {
+    let Some(busybox) = static_busybox() else {
+        return println!("SKIPPED: busybox-static is not installed");
+    };
+    for damage in layout::DAMAGES {
+        let (image, state) = (layout::Layout::of_busybox(&busybox), state_dir());
+        damage(&image);
+        let config = Config::new().with_state_dir(state.path()).unwrap();
+        let config = config.with_root_folder(image.path()).unwrap();
+        let error = LinuxExecutor::start(config).await.unwrap_err();
+        println!("{error}");
+        let StartError::Image(_) = error else {
+            panic!("{error:?}")
+        };
+        let left = fs::read_dir(state.path().join("setup"));
+        assert_eq!(left.map_or(0, Iterator::count), 0);
+        assert!(!state.path().join("outside").exists());
+    }
+    let image = layout::Layout::of_busybox(&busybox);
+    let homeless = Config::new().with_root_folder(image.path()).unwrap();
+    assert!(LinuxExecutor::start(homeless).await.is_err());
 }
 
 async fn a_root_that_is_no_folder_is_refused() {

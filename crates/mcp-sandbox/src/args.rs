@@ -84,14 +84,15 @@ pub(crate) struct SandboxArgs {
     /// Processes and threads [default: 1024]
     #[arg(long, value_name = "N")]
     pub(crate) processes: Option<u32>,
-    /// Take the programs from this root file system instead of the host's
+    /// Take the programs from this root file system instead of the host's: a folder, or an image in OCI layout,
+    /// which is unpacked once and kept by its digest
     #[arg(long, value_name = "PATH")]
     pub(crate) rootfs: Option<PathBuf>,
     /// Run this shell script once, before the first sandbox; what it leaves below /setup
     /// is kept by its content, read-only, with /setup/bin first on the path
     #[arg(long, value_name = "SCRIPT")]
     pub(crate) setup: Option<PathBuf>,
-    /// Where workspaces, journals and setups are kept [default: /var/lib/mcp-sandbox as root, else below the home]
+    /// Where workspaces, journals, setups and unpacked images are kept [default: /var/lib/mcp-sandbox as root, else below the home]
     #[arg(long, visible_alias = "workdir", value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
     /// none: own loopback only; host: the host's network, unfiltered

@@ -25,12 +25,14 @@ pub(crate) fn config(args: &SandboxArgs) -> anyhow::Result<Config> {
     if let Some(root) = &args.rootfs {
         config = config.with_root_folder(root)?;
     }
+    let unpacks = |root: &PathBuf| root.join("oci-layout").exists();
+    if args.setup.is_some() || args.rootfs.as_ref().is_some_and(unpacks) {
+        config = config.with_state_dir(state_dir(args.state_dir.as_deref())?)?;
+    }
     if let Some(path) = &args.setup {
         let script =
             fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-        config = config
-            .with_state_dir(state_dir(args.state_dir.as_deref())?)?
-            .with_setup(script);
+        config = config.with_setup(script);
     }
     if args.network == NetworkArg::Host {
         config = config.dangerous_host_network();
