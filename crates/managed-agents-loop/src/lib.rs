@@ -67,6 +67,8 @@
 
 mod ledger;
 mod policy;
+#[cfg(test)]
+mod scene;
 mod scripted;
 mod step;
 mod turn;
