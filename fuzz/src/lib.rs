@@ -9,6 +9,7 @@ mod auth;
 mod messages;
 mod proto;
 mod sandbox;
+mod sessions;
 
 /// A name, which is also that of its folder below `corpus`, and what it does with some bytes.
 pub type Target = (&'static str, fn(&[u8]));
@@ -33,6 +34,9 @@ pub const TARGETS: &[Target] = &[
     ("sandbox_shell_output", sandbox::shell_output),
     ("sandbox_shell_state", sandbox::shell_state),
     ("sandbox_tool_input", sandbox::tool_input),
+    ("sessions_event", sessions::event),
+    ("sessions_history", sessions::history),
+    ("sessions_stream", sessions::stream),
 ];
 
 /// The target with this name.
