@@ -140,6 +140,8 @@ async fn step(
     let thinks = shared.config.loops.of(&agent.model.id);
     let thought = agent_loop::next_step(&*thinks, &agent, &history.events, &history.ledger);
     let step = tokio::select! {
+        // Whoever needs no time to think is not asked whether somebody interrupts.
+        biased;
         step = thought => step,
         () = interrupted(shared, session, history.position) => return Err(StoreError::Moved),
     };

@@ -1,6 +1,7 @@
 //! A server on a fresh SQLite file, and requests to it.
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ pub(crate) struct World {
     pub(crate) key: String,
     router: Router,
     _driver: JoinSet<()>,
-    _folder: tempfile::TempDir,
+    _folder: Option<tempfile::TempDir>,
 }
 
 pub(crate) struct Answer {
@@ -71,7 +72,15 @@ impl World {
 
     pub(crate) async fn with(change: impl FnOnce(Config) -> Config) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let file = SqliteConfig::new(folder.path().join("sessions.db"));
+        let mut world = Self::at(&folder.path().join("sessions.db"), change).await;
+        world._folder = Some(folder);
+        (world.environment, world.key) = world.environment("self_hosted").await;
+        world
+    }
+
+    /// A server on this file, without an environment of the test's.
+    pub(crate) async fn at(file: &Path, change: impl FnOnce(Config) -> Config) -> Self {
+        let file = SqliteConfig::new(file);
         let store = Arc::new(SqliteStore::open(&file).await.expect("a store"));
         let config = change(Config::new(MasterKey::from_bytes([7; 32])));
         let library = Arc::clone(&store);
@@ -79,15 +88,13 @@ impl World {
         let mut driver = JoinSet::new();
         let running = server.clone();
         driver.spawn(async move { running.run(CancellationToken::new()).await });
-        let mut world = Self {
+        Self {
             environment: String::new(),
             key: String::new(),
             router: server.router(),
             _driver: driver,
-            _folder: folder,
-        };
-        (world.environment, world.key) = world.environment("self_hosted").await;
-        world
+            _folder: None,
+        }
     }
 
     /// Another environment, and a key of it.

@@ -3,6 +3,7 @@
 mod authority;
 mod common;
 mod events;
+mod killed;
 mod queue;
 mod sessions;
 mod streams;
