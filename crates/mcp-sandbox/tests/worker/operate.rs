@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::http::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -157,9 +158,7 @@ async fn check_tells_of_the_queue_and_claims_nothing() {
         "{text}"
     );
     assert_eq!(platform.inside().count("GET", "/poll"), 0);
-    platform
-        .inside()
-        .fail(axum::http::Method::GET, "/stats", 401, 1);
+    platform.inside().fail(Method::GET, "/stats", 401, 1);
     let lines = check("sk-ant-oat01-other").await;
     assert!(
         lines.iter().any(|line| line["status"] == "fail"),
