@@ -16,7 +16,7 @@ use crate::cgroup::{Group, Hierarchies};
 use crate::config::{Config, RootSource};
 use crate::confine::PathRules;
 use crate::ids::{own_namespaces, user_namespace, write_maps};
-use crate::init::{self, Birth, Go, Ready};
+use crate::init::{self, Birth, Go, Ready, Ties};
 use crate::layers;
 use crate::message::{Born, CreateRequest, DeleteOutcome, Found, Refusal, SetupStep, SetupUse};
 use crate::pipes::Outlets;
@@ -36,6 +36,15 @@ use crate::workspace::Workspaces;
 const BIRTH: Duration = Duration::from_secs(10);
 /// Namespaces kept to map the owners of mounts; one descriptor each.
 const ID_MAPS: usize = 256;
+
+/// The service's ends of a sandbox's two connections.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    /// To its exec server.
+    pub(crate) control: OwnedFd,
+    /// To the host's side: silent until a sandbox has a network of its own that the host filters.
+    pub(crate) host: OwnedFd,
+}
 
 /// What is made once and used by every sandbox.
 #[derive(Debug)]
@@ -86,11 +95,12 @@ impl Foundation {
         };
         let scratch = without_namespaces.then(Scratch::open);
         let scratch = scratch.transpose().step("make a directory below /tmp")?;
-        let with_groups = attempt == Attempt::RangesAndGroups;
-        let hierarchies = with_groups
-            .then(Hierarchies::open)
-            .transpose()
-            .step("make control groups")?;
+        let hierarchies = match attempt {
+            Attempt::RangesAndGroups => Some(Hierarchies::open().step("make control groups")?),
+            // An ordinary user may have been given groups.
+            Attempt::OwnUser => Hierarchies::open().ok(),
+            Attempt::Ranges | Attempt::Rules => None,
+        };
         let ranges = (attempt != Attempt::OwnUser && geteuid().is_root()).then(Ranges::of_host);
         let sources = config
             .mounts
@@ -146,7 +156,7 @@ impl Foundation {
             ttl_ms: None,
             setup: SetupUse::None,
         };
-        let (built, control, born) = self.build(&request).map_err(|refusal| match refusal {
+        let (built, ends, born) = self.build(&request).map_err(|refusal| match refusal {
             Refusal::Step { step, error } => StepError { step, error },
             Refusal::Forbidden(what) => StepError {
                 step: what,
@@ -157,7 +167,7 @@ impl Foundation {
                 error: "all are in use".to_owned(),
             },
         })?;
-        drop(control);
+        drop(ends);
         end(built.pid).step("destroy the first sandbox")?;
         self.clear(built);
         Ok(born.layers)
@@ -191,7 +201,7 @@ impl Foundation {
     pub(crate) fn build(
         &mut self,
         request: &CreateRequest,
-    ) -> Result<(Built, OwnedFd, Born), Refusal> {
+    ) -> Result<(Built, Ends, Born), Refusal> {
         if let Some(what) = plan::forbidden(request, &self.config, self.attempt.tier()) {
             return Err(Refusal::Forbidden(what));
         }
@@ -229,7 +239,7 @@ impl Foundation {
         };
         let dirs = inside.dirs.clone();
         match self.give_birth(request, inside, &mut built) {
-            Ok((control, mut layers)) => {
+            Ok((ends, mut layers)) => {
                 layers.extend(match &self.scratch {
                     Some(_) => layers::without_namespaces(request.network, self.ranges.is_some()),
                     None => layers::with_namespaces(
@@ -239,7 +249,7 @@ impl Foundation {
                         self.hierarchies.as_ref(),
                     ),
                 });
-                Ok((built, control, born(layers, dirs.as_ref())))
+                Ok((built, ends, born(layers, dirs.as_ref())))
             }
             Err(error) => {
                 if built.pid != 0 {
@@ -473,8 +483,9 @@ impl Foundation {
         request: &CreateRequest,
         inside: Inside,
         built: &mut Built,
-    ) -> Result<(OwnedFd, Vec<Layer>), StepError> {
+    ) -> Result<(Ends, Vec<Layer>), StepError> {
         let (ours, theirs) = wire::pair().step("make a socket")?;
+        let (host, inside_host) = wire::pair().step("make a socket")?;
         let namespaces = if inside.maps.is_some() {
             plan::namespaces(request.network)
         } else {
@@ -482,12 +493,16 @@ impl Foundation {
         };
         match sys::clone_process(namespaces).step("make the namespaces")? {
             Forked::Child => {
-                drop(ours);
-                init::live(theirs, self.birth(request, inside, built.group.is_some()))
+                drop((ours, host));
+                let ties = Ties {
+                    control: theirs,
+                    host: inside_host,
+                };
+                init::live(ties, self.birth(request, inside, built.group.is_some()))
             }
             Forked::Parent(pid) => {
                 built.pid = pid;
-                drop(theirs);
+                drop((theirs, inside_host));
                 if let Some(maps) = &inside.maps {
                     write_maps(pid, maps).step("map user ids")?;
                 }
@@ -496,7 +511,11 @@ impl Foundation {
                 }
                 wire::send(ours.as_fd(), &Go, &[]).step("start the sandbox")?;
                 let layers = await_ready(&ours)?;
-                Ok((ours, layers))
+                let ends = Ends {
+                    control: ours,
+                    host,
+                };
+                Ok((ends, layers))
             }
         }
     }

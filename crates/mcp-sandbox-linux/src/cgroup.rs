@@ -1,8 +1,10 @@
 //! Control groups: version 2, version 1, or both side by side.
 //!
 //! Each sandbox gets one group per hierarchy that has a controller we use, below
-//! a group of this launcher, below the group that the launcher itself is in.
-//! Version 2 also kills and freezes, even where it has no controllers.
+//! a group of this launcher, below the group that the launcher itself is in: root
+//! of the host has that, and so has whoever was given a subtree (systemd:
+//! `Delegate=yes`). Version 2 also kills and freezes, even where it has no
+//! controllers.
 
 use std::fs;
 use std::io;
@@ -10,9 +12,13 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::geteuid;
+
 use crate::plan::EffectiveLimits;
 
 const PREFIX: &str = "mcp-sandbox-";
+/// Where the service itself goes in a group that was given to it alone.
+const SERVICE: &str = "mcp-sandbox-service";
 
 /// The hierarchies that can be used, with this launcher's group in each.
 #[derive(Debug)]
@@ -35,6 +41,8 @@ pub(crate) struct Group {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     dir: PathBuf,
+    /// Where the hierarchy begins, as far as it can be seen.
+    top: PathBuf,
     /// `None`: version 2.
     controller: Option<String>,
 }
@@ -53,7 +61,13 @@ impl Hierarchies {
             v1: Vec::new(),
             v2: None,
         };
-        for Found { dir, controller } in found {
+        let mut version_2 = None;
+        for Found {
+            dir,
+            top,
+            controller,
+        } in found
+        {
             remove_leftovers(&dir);
             let ours = dir.join(&instance);
             match controller {
@@ -62,7 +76,17 @@ impl Hierarchies {
                     all.v1.push((name, ours));
                 }
                 Some(_) => {}
-                None => all.v2 = open_v2(&dir, ours),
+                None => version_2 = Some((dir, top)),
+            }
+        }
+        if let Some((dir, top)) = version_2 {
+            all.v2 = open_v2(&dir, dir.join(&instance));
+            // A group with processes of others gives nothing to groups below it; root makes one beside it.
+            let lacking = !all.has("memory") || !all.has("pids");
+            if lacking && top != dir && geteuid().is_root() {
+                all.remove_v2();
+                remove_leftovers(&top);
+                all.v2 = open_v2(&top, top.join(&instance));
             }
         }
         if all.has("memory") && all.has("pids") {
@@ -164,6 +188,12 @@ impl Hierarchies {
         Ok(())
     }
 
+    fn remove_v2(&mut self) {
+        if let Some((dir, _)) = self.v2.take() {
+            remove_dir(&dir);
+        }
+    }
+
     /// Removes this launcher's groups; those of sandboxes must be gone.
     pub(crate) fn remove(&self) {
         let v2 = self.v2.iter().map(|(dir, _)| dir);
@@ -233,11 +263,39 @@ fn open_v2(parent: &Path, ours: PathBuf) -> Option<(PathBuf, Vec<String>)> {
         .filter(|n| matches!(*n, "memory" | "pids" | "cpu"))
     {
         let enable = |dir: &Path| write(dir, "cgroup.subtree_control", format!("+{name}"));
-        if enable(parent).and_then(|()| enable(&ours)).is_ok() {
+        let enabled = match enable(parent) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && is_ours_alone(parent) => {
+                move_down(parent).and_then(|()| enable(parent))
+            }
+            enabled => enabled,
+        };
+        if enabled.and_then(|()| enable(&ours)).is_ok() {
             controllers.push(name.to_owned());
         }
     }
     Some((ours, controllers))
+}
+
+/// Whether a group has no processes but this one and the service.
+fn is_ours_alone(dir: &Path) -> bool {
+    let own = [std::process::id(), std::os::unix::process::parent_id()];
+    let members = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    members
+        .lines()
+        .all(|pid| pid.parse().is_ok_and(|pid: u32| own.contains(&pid)))
+}
+
+/// Moves the processes of a group to one below it: the kernel divides no group that has processes.
+fn move_down(dir: &Path) -> io::Result<()> {
+    let below = dir.join(SERVICE);
+    match fs::create_dir(&below) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let members = fs::read_to_string(dir.join("cgroup.procs"))?;
+    members
+        .lines()
+        .try_for_each(|pid| write(&below, "cgroup.procs", pid))
 }
 
 /// The directory of this process's group in every hierarchy.
@@ -272,7 +330,12 @@ pub(crate) fn find(mountinfo: &str, own: &str) -> Vec<Found> {
             PathBuf::from(point)
         };
         if !found.iter().any(|f| f.controller == controller) {
-            found.push(Found { dir, controller });
+            let top = PathBuf::from(point);
+            found.push(Found {
+                dir,
+                top,
+                controller,
+            });
         }
     }
     found

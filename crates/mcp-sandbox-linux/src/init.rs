@@ -77,8 +77,18 @@ struct Running {
     pid: i32,
 }
 
-/// Lives as init. `control` is its only tie to the outside.
-pub(crate) fn live(control: OwnedFd, birth: Birth<'_>) -> ! {
+/// An init's ties to the outside, the only ones.
+#[derive(Debug)]
+pub(crate) struct Ties {
+    /// Requests and answers.
+    pub(crate) control: OwnedFd,
+    /// To the host's side: kept, so that egress by policy can be carried over it, and not used yet. No command has it.
+    pub(crate) host: OwnedFd,
+}
+
+/// Lives as init.
+pub(crate) fn live(ties: Ties, birth: Birth<'_>) -> ! {
+    let Ties { control, host } = ties;
     let commands = birth.commands;
     // Opened while it still can be: a process that cannot be traced does not own its files in /proc.
     let own_badness = open(
@@ -94,7 +104,7 @@ pub(crate) fn live(control: OwnedFd, birth: Birth<'_>) -> ! {
             sys::exit_now(1);
         }
     };
-    let code = match keep_only(control, own_badness).and_then(|kept| {
+    let code = match keep_only(control, own_badness, host).and_then(|kept| {
         wire::send(kept.control.as_fd(), &Ready::Up(layers), &[]).map_err(io::Error::other)?;
         Server {
             kept,
@@ -155,23 +165,25 @@ fn build(control: &OwnedFd, birth: Birth<'_>) -> Result<Vec<Layer>, StepError> {
 }
 
 /// Closes everything but the standard streams, on `/dev/null`, and what is kept.
-fn keep_only(control: OwnedFd, badness: Option<OwnedFd>) -> io::Result<Kept> {
+fn keep_only(control: OwnedFd, badness: Option<OwnedFd>, host: OwnedFd) -> io::Result<Kept> {
     let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     rustix::stdio::dup2_stderr(&null)?;
-    // Out of the way of the two numbers first.
-    let given = control;
-    let control = rustix::io::fcntl_dupfd_cloexec(&given, 5)?;
-    drop(given);
-    let badness = badness
-        .map(|fd| rustix::io::fcntl_dupfd_cloexec(&fd, 5))
-        .transpose()?;
+    // Out of the way of the three numbers first.
+    let away = |fd: OwnedFd| rustix::io::fcntl_dupfd_cloexec(&fd, 6);
+    let (control, host) = (away(control)?, away(host)?);
+    let badness = badness.map(away).transpose()?;
     let control = sys::move_to(control, 3)?;
     let badness = badness.map(|fd| sys::move_to(fd, 4)).transpose()?;
-    sys::close_from(5)?;
+    let host = sys::move_to(host, 5)?;
+    sys::close_from(6)?;
     std::mem::forget(null);
-    Ok(Kept { control, badness })
+    Ok(Kept {
+        control,
+        badness,
+        _host: host,
+    })
 }
 
 /// The only descriptors of an init beyond the standard streams.
@@ -180,6 +192,7 @@ struct Kept {
     control: OwnedFd,
     /// `/proc/self/oom_score_adj`: commands are to be killed for memory before init.
     badness: Option<OwnedFd>,
+    _host: OwnedFd,
 }
 
 /// An init that serves.

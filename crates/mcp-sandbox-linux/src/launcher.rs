@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::build::{Built, Foundation};
+use crate::build::{Built, Ends, Foundation};
 use crate::config::Config;
 use crate::message::{Born, EndReason, Found, FromLauncher, Refusal, ToLauncher};
 use crate::sys;
@@ -161,9 +161,7 @@ impl Launcher {
                     return Err(io::ErrorKind::InvalidData.into());
                 }
                 match self.foundation.build(&request) {
-                    Ok((built, control, born)) => {
-                        self.keep(id, built, &control, born, request.ttl_ms)
-                    }
+                    Ok((built, ends, born)) => self.keep(id, built, &ends, born, request.ttl_ms),
                     Err(refusal) => self.say(&FromLauncher::Refused { id, refusal }),
                 }
             }
@@ -221,7 +219,7 @@ impl Launcher {
         &mut self,
         id: u64,
         built: Built,
-        control: &OwnedFd,
+        ends: &Ends,
         born: Born,
         ttl_ms: Option<u64>,
     ) -> io::Result<()> {
@@ -231,7 +229,7 @@ impl Launcher {
             .group
             .as_ref()
             .and_then(|group| fs::File::open(group.out_of_memory_file()?).ok());
-        let mut fds = vec![control.as_fd()];
+        let mut fds = vec![ends.control.as_fd(), ends.host.as_fd()];
         fds.extend(file.as_ref().map(|file| file.as_fd()));
         let deadline = ttl_ms.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms)));
         self.alive.insert(

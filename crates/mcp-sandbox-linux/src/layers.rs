@@ -45,7 +45,8 @@ pub(crate) fn with_namespaces(
             LayerState::Partial,
             "no control groups: memory per process only, no processor limit; processes and disk hold",
             "a command can use the host's memory by many processes, and its processors",
-            "start as root on a host whose control groups can be written",
+            "start as root on a host whose control groups can be written, or in a group that is given to this user \
+             (systemd-run --user --scope -p Delegate=yes)",
         ),
     });
     layers

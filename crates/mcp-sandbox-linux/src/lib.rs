@@ -10,6 +10,11 @@
 //!  commands                                   streams are pipes of the service's own
 //! ```
 //!
+//! Init also holds one end of a second socket pair, whose other end the service
+//! has: nothing is said on it yet. It is the place of egress by policy: a sandbox
+//! has its own empty network, and what may leave it will be carried over this
+//! pair, with no socket that has a name. No command inherits it.
+//!
 //! The first line of `main` must be [`enter_helper`]: in the launcher it does not
 //! return.
 //!

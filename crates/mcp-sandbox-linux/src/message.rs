@@ -72,7 +72,8 @@ pub(crate) enum FromLauncher {
     Configured(Box<Found>),
     /// No tier works here, or none that is allowed.
     NotPossible { reasons: Vec<String> },
-    /// The sandbox is up; the one descriptor is the connection to its init.
+    /// The sandbox is up. Descriptors: the connection to its init, the host's side for later use, and, where a control group
+    /// limits memory, the file that counts what that cost.
     Created { id: u64, born: Born },
     /// It could not be made.
     Refused { id: u64, refusal: Refusal },

@@ -39,6 +39,8 @@ pub(crate) struct Live {
     /// Trees are killed by the launcher.
     pub(crate) launcher_kills: bool,
     pub(crate) link: Link,
+    /// Our end of the second connection: the place of egress by policy.
+    _host: OwnedFd,
     out_of_memory: Option<OwnedFd>,
     commands: Mutex<HashMap<u64, Waiting>>,
     next_command: AtomicU64,
@@ -69,6 +71,7 @@ impl Live {
         sandbox_id: SandboxId,
         born: Born,
         link: Link,
+        host: OwnedFd,
         out_of_memory: Option<OwnedFd>,
     ) -> Self {
         let mut info = SandboxInfo::new(sandbox_id, born.working_dir);
@@ -83,6 +86,7 @@ impl Live {
             setup: false,
             launcher_kills: born.launcher_kills,
             link,
+            _host: host,
             out_of_memory,
             commands: Mutex::default(),
             next_command: AtomicU64::new(1),

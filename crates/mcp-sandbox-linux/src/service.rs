@@ -102,6 +102,7 @@ pub(crate) struct Tables {
 struct Newborn {
     born: Born,
     socket: OwnedFd,
+    host: OwnedFd,
     out_of_memory: Option<OwnedFd>,
 }
 
@@ -379,10 +380,11 @@ impl Shared {
         let Newborn {
             born,
             socket,
+            host,
             out_of_memory,
         } = newborn;
         let link = Link::new(socket)?;
-        let live = Live::new(id, spec, sandbox_id, born, link, out_of_memory);
+        let live = Live::new(id, spec, sandbox_id, born, link, host, out_of_memory);
         let live = live.with_setup(self.config.setup.is_some());
         let live = Arc::new(live);
         lock(&self.tables).live.insert(id, Arc::clone(&live));
@@ -418,12 +420,14 @@ async fn dispatch(launcher: Arc<Link>, tables: Arc<Mutex<Tables>>) {
         let mut tables = lock(&tables);
         match received.message {
             FromLauncher::Created { id, born } => {
-                let (Some(socket), waiting) = (fds.next(), tables.creating.remove(&id)) else {
+                let waiting = tables.creating.remove(&id);
+                let (Some(socket), Some(host)) = (fds.next(), fds.next()) else {
                     break;
                 };
                 let newborn = Newborn {
                     born,
                     socket,
+                    host,
                     out_of_memory: fds.next(),
                 };
                 // When nobody waits any more the socket closes here, which ends the sandbox.

@@ -55,13 +55,15 @@ fn copy(dir: &Path) -> PathBuf {
     copy
 }
 
+/// Version 2 of control groups only, in a group that has processes, as a service has it; no Landlock.
 fn user_mode_linux(dir: &Path) {
     let init = dir.join("init");
     let script = format!(
         "#!/bin/sh\nexport PATH=/usr/sbin:/usr/bin:/sbin:/bin {GUEST}=1 CI_REQUIRE_ALL=1\n\
          mount -t proc proc /proc; mount -t sysfs sys /sys\n\
          mount -t tmpfs run /run; cp {} /run/guest; mount -t tmpfs tmp /tmp; cp /run/guest /tmp/guest\n\
-         mount -t cgroup2 cgroup2 /sys/fs/cgroup; mount -t devtmpfs dev /dev; mkdir -p /dev/pts /dev/shm\n\
+         mount -t cgroup2 cgroup2 /sys/fs/cgroup; mount -t devtmpfs dev /dev; mkdir -p /sys/fs/cgroup/service\n\
+         echo $$ >/sys/fs/cgroup/service/cgroup.procs; mkdir -p /dev/pts /dev/shm\n\
          mount -t devpts devpts /dev/pts; mount -t tmpfs shm /dev/shm; ip link set lo up\n\
          cd /; /tmp/guest 2>&1 && echo GUEST PASSED; echo o > /proc/sysrq-trigger; sleep 5\n",
         copy(dir).display()

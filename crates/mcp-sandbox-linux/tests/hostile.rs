@@ -5,10 +5,14 @@
     reason = "a test with a main of its own"
 )]
 
+#[path = "support/delegated.rs"]
+mod delegated;
 #[path = "support/holdings.rs"]
 #[expect(dead_code, reason = "only the lock is of use here")]
 mod holdings;
 mod support;
+#[path = "support/user.rs"]
+mod user;
 
 use std::env;
 use std::fs;
@@ -20,6 +24,7 @@ use std::path::Path;
 use std::process::{Command as Process, Stdio};
 use std::time::Duration;
 
+use delegated::a_group_given_to_an_ordinary_user_limits_hard;
 use mcp_sandbox_executor::{
     Command, Enforcement, Executor as _, LayerState, Mount, ProcessEvent, Sandbox, SandboxSpec,
     Workspace, WorkspaceName,
@@ -35,8 +40,15 @@ fn main() {
     if env::var_os(SERVICE).is_some() {
         return service_without_root();
     }
+    if user::is_second_run() {
+        return support::main(support::cases![
+            a_group_given_to_an_ordinary_user_limits_hard,
+        ]);
+    }
     let _alone = holdings::alone();
     support::main(support::cases![
+        init_holds_two_sockets_and_commands_neither,
+        a_group_given_to_an_ordinary_user_limits_hard,
         a_hostile_service_gets_nothing_that_was_not_allowed,
         the_service_is_not_root,
         ranges_of_ids_are_apart,
@@ -484,4 +496,31 @@ async fn the_host_network_is_given_only_when_allowed() {
             .await
             .contains("Address family not supported")
     );
+}
+
+/// The place of egress by policy, and the only ties of a sandbox to the outside.
+async fn init_holds_two_sockets_and_commands_neither() {
+    if !root() {
+        return;
+    }
+    let executor = LinuxExecutor::start(Config::new()).await.unwrap();
+    let sandbox = executor.create(SandboxSpec::new()).await.unwrap();
+    let children = format!("/proc/{0}/task/{0}/children", executor.launcher_pid());
+    let init = fs::read_to_string(children).unwrap();
+    let open = fs::read_dir(format!("/proc/{}/fd", init.trim())).unwrap();
+    let links = open.map(|entry| fs::read_link(entry.unwrap().path()).unwrap());
+    let links = links.map(|link| link.to_string_lossy().into_owned());
+    let links = links.collect::<Vec<_>>();
+    let sockets = links.iter().filter(|link| link.starts_with("socket:"));
+    assert_eq!(sockets.count(), 2, "{links:?}");
+    let nulls = links.iter().filter(|link| link.ends_with("/dev/null"));
+    assert_eq!(nulls.count(), 3, "{links:?}");
+    // Those, what makes the kernel prefer commands, and the signals of children.
+    assert!(links.len() <= 7, "{links:?}");
+    let seen = output(
+        &*sandbox,
+        "ls -l /proc/self/fd /proc/$$/fd | grep -c socket:",
+    )
+    .await;
+    assert_eq!(seen, "0");
 }

@@ -9,7 +9,7 @@ use std::process::Command;
 /// Set in the process that runs as an ordinary user.
 const AS_USER: &str = "SANDBOX_TEST_AS_USER";
 /// A user id that nobody has.
-const USER: u32 = 60_123;
+pub(crate) const USER: u32 = 60_123;
 
 /// Whether this is the second run.
 pub(crate) fn is_second_run() -> bool {
