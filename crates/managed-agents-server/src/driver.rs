@@ -161,7 +161,7 @@ async fn appended(
     history: History,
     step: agent_loop::Append,
 ) -> Result<Went, StoreError> {
-    let now = environment::now();
+    let now = history.not_before(environment::now());
     let new = step
         .events
         .iter()

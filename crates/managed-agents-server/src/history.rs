@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use managed_agents_api::{Event, EventBody, RawJson, SessionAgent};
 use managed_agents_loop::Ledger;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -49,6 +50,13 @@ impl History {
             events,
             _memory: memory,
         })
+    }
+
+    /// `now`, or the time of the newest event where that is later: times go the way that the
+    /// history goes, whoever was faster and whatever the clock does.
+    pub(crate) fn not_before(&self, now: Timestamp) -> Timestamp {
+        let newest = self.events.iter().rev().find_map(Event::processed_at);
+        newest.map_or(now, |newest| newest.max(now))
     }
 
     /// The event of this id.

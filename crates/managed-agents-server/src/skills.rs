@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use crate::environment::{entropy, unix_ms};
 use crate::failure::answer;
-use crate::hooks::{Caller, Id, Ids, Route, Takes, not_found};
+use crate::hooks::{Caller, Id, Route, Takes, not_found};
 use crate::pages::{listing, page};
 use crate::shared::Shared;
 use crate::store::{NewSkillVersion, SkillRecord, SkillVersionRecord};
@@ -172,9 +172,11 @@ async fn version(
 async fn delete_version(
     State(shared): State<Arc<Shared>>,
     caller: Caller,
-    Ids(skill, version): Ids<SkillId, SkillVersionId>,
+    which: Which,
 ) -> Result<Json<Deleted>, ApiError> {
     let change = caller.change(None)?;
+    let record = which.find(&shared, &caller).await?;
+    let (skill, version) = (record.skill, record.id);
     shared
         .library
         .delete_skill_version(&change, skill, version)
@@ -241,10 +243,26 @@ impl<S: Send + Sync> FromRequestParts<S> for Which {
             skill: skill.parse().map_err(|_| missing())?,
             version: match version.as_str() {
                 "latest" => None,
-                id => Some(id.parse().map_err(|_| missing())?),
+                text => Some(
+                    text.parse()
+                        .ok()
+                        .or_else(|| by_number(text))
+                        .ok_or_else(missing)?,
+                ),
             },
         })
     }
+}
+
+/// Before 1.0 a version was a number, larger for a later one; ids are such numbers inside.
+fn number(id: SkillVersionId) -> String {
+    u128::from_be_bytes(id.to_bytes()).to_string()
+}
+
+fn by_number(text: &str) -> Option<SkillVersionId> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    let number: u128 = text.parse().ok().filter(|_| digits)?;
+    Some(SkillVersionId::from_bytes(number.to_be_bytes()))
 }
 
 /// How objects look on the wire.
@@ -291,7 +309,7 @@ impl Shape {
                 id: present.id,
                 kind: "skill",
                 display_title: present.display_name,
-                latest_version: present.latest_version_id,
+                latest_version: number(record.latest),
                 source: CUSTOM,
                 created_at: present.created_at,
                 updated_at: present.updated_at,
@@ -302,7 +320,7 @@ impl Shape {
     fn version(self, record: SkillVersionRecord) -> SkillVersion {
         let dated = self == Self::Dated;
         SkillVersion {
-            version: dated.then(|| record.id.to_string()),
+            version: dated.then(|| number(record.id)),
             directory: dated.then(|| record.name.clone()),
             id: record.id.to_string(),
             skill_id: record.skill.to_string(),

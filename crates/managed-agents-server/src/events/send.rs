@@ -170,12 +170,13 @@ async fn try_append(
     session: SessionId,
     sent: &[Sent<'_>],
 ) -> Result<Vec<Event>, Failure> {
-    let acting = caller.acting();
+    let mut acting = caller.acting();
     let record = shared.store.session(&acting, session).await?;
     if record.status == SessionStatus::Terminated {
         return Err(Failure::Store(Refusal::SessionEnded.into()));
     }
     let history = History::read(shared, &record).await?;
+    acting.now = history.not_before(acting.now);
     let mut ledger = history.ledger.clone();
     let (mut new, mut answers) = (Vec::new(), Vec::new());
     for sent in sent {
