@@ -1,0 +1,5 @@
+//! The routes as clients see them.
+
+mod common;
+mod permissions;
+mod wire;
