@@ -2,7 +2,10 @@
 
 mod caller_key;
 mod connection;
+mod environment;
+mod environment_key;
 mod probe;
+mod session;
 mod table;
 mod tunnel;
 
@@ -32,6 +35,15 @@ pub(crate) enum AdminCommand {
     /// Keys of callers: who may call through a tunnel
     #[command(subcommand)]
     CallerKey(caller_key::Command),
+    /// Environments: where the tools of sessions run
+    #[command(subcommand)]
+    Environment(environment::Command),
+    /// Keys of an environment's workers
+    #[command(subcommand)]
+    EnvironmentKey(environment_key::Command),
+    /// Sessions: commands in an environment, without a model
+    #[command(subcommand)]
+    Session(session::Command),
     /// Calls the servers behind a tunnel from this side, hop by hop
     Probe(probe::Arguments),
 }
@@ -46,6 +58,9 @@ pub(crate) async fn run(
         AdminCommand::Tunnel(command) => tunnel::run(&cloud, command).await?,
         AdminCommand::Connection(command) => connection::run(&cloud, command).await?,
         AdminCommand::CallerKey(command) => caller_key::run(&cloud, command).await?,
+        AdminCommand::Environment(command) => environment::run(&cloud, command).await?,
+        AdminCommand::EnvironmentKey(command) => environment_key::run(&cloud, command).await?,
+        AdminCommand::Session(command) => return session::run(&cloud, command).await,
         AdminCommand::Probe(arguments) => return probe::run(&cloud, arguments).await,
     }
     Ok(0)
