@@ -7,7 +7,7 @@ import sys
 
 from anthropic import AsyncAnthropic
 
-logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+logging.basicConfig(stream=sys.stderr, level=logging.CRITICAL)
 
 
 async def main():
