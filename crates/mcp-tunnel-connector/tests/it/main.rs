@@ -7,6 +7,4 @@ mod connector;
 #[cfg(test)]
 mod edge;
 #[cfg(test)]
-mod secrets;
-#[cfg(test)]
 mod server;

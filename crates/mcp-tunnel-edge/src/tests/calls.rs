@@ -421,25 +421,6 @@ async fn a_callers_trace_travels_beside_the_call_and_in_it() {
     }
 }
 
-#[test]
-fn an_edge_that_logs_calls_begins_a_trace_for_those_without() {
-    let debug = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::DEBUG)
-        .with_writer(std::io::sink)
-        .finish();
-    let headers = HeaderMap::new();
-    let begun = tracing::subscriber::with_default(debug, || {
-        [(); 2].map(|()| crate::exchange::trace::of(&headers).unwrap())
-    });
-    assert_ne!(begun[0].trace_id, begun[1].trace_id);
-    assert_ne!(begun[0].span_id, [0; 8]);
-    assert_eq!(
-        begun[0].flags, 0,
-        "whether to collect it is for others to say"
-    );
-    assert_eq!(crate::exchange::trace::of(&headers), None);
-}
-
 #[tokio::test(start_paused = true)]
 async fn an_upload_that_moves_does_not_time_out() {
     let mut world = World::new(config().set_head_deadline(Duration::from_secs(60)));
