@@ -101,15 +101,9 @@ impl Publisher {
         let last = latest_number(&rows).max(self.latest.borrow().number());
         let (tunnels, keys) = access_of(rows);
         let latest = Arc::clone(&self.latest.borrow());
-        let same = AccessSnapshot::new(
-            latest.number(),
-            latest.issued_at_ms(),
-            tunnels.clone(),
-            keys.clone(),
-        )?;
-        if same != *latest || repeat == Repeat::Always || latest.number() == 0 {
-            let number = AccessSnapshot::next_number(last, now_ms);
-            let next = AccessSnapshot::new(number, now_ms, tunnels, keys)?;
+        let number = AccessSnapshot::next_number(last, now_ms);
+        let next = AccessSnapshot::new(number, now_ms, tunnels, keys)?;
+        if !next.judges_as(&latest) || repeat == Repeat::Always || latest.number() == 0 {
             // Where the disk is full, edges are better off with the news than without.
             if let Err(error) = store.note_snapshot(number).await {
                 warn!(

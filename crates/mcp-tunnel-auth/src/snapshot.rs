@@ -393,6 +393,12 @@ impl AccessSnapshot {
         last.saturating_add(1).max(now_ms)
     }
 
+    /// Whether both let in the same gateways and callers, whatever their numbers and times are.
+    #[must_use]
+    pub fn judges_as(&self, other: &Self) -> bool {
+        self.tunnels == other.tunnels && self.caller_keys == other.caller_keys
+    }
+
     /// Its place in the sequence.
     #[must_use]
     pub const fn number(&self) -> u64 {

@@ -185,6 +185,7 @@ fn numbers_go_forward_over_clock_steps_and_restored_backups() {
     assert!(AccessSnapshot::empty(2).supersedes(&AccessSnapshot::empty(1)));
     assert!(!AccessSnapshot::empty(1).supersedes(&AccessSnapshot::empty(1)));
     assert!(!AccessSnapshot::empty(1).supersedes(&AccessSnapshot::empty(2)));
+    assert!(AccessSnapshot::empty(1).judges_as(&AccessSnapshot::empty(2)));
 }
 
 #[test]
