@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::program::{Program, bare, possible, workdir};
 
 /// A console on its own address and file; it can be killed and started again.
-struct Console {
+pub(crate) struct Console {
     listener: TcpListener,
     file: PathBuf,
     _folder: tempfile::TempDir,
@@ -47,7 +47,7 @@ impl Authenticate for Anybody {
 }
 
 impl Console {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -102,6 +102,10 @@ impl Console {
     async fn crash(&mut self) {
         self.running.shutdown().await;
         self.run().await;
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.listener.local_addr().unwrap())
     }
 
     fn worker(&self, workdir: &Path, options: &[&str]) -> Program {

@@ -8,3 +8,4 @@ mod once;
 mod operate;
 mod platform;
 mod program;
+mod sdk;
