@@ -1,53 +1,62 @@
 //! The history of a session, as those who decide read it: all of it, at one position.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use managed_agents_api::{Event, EventBody, RawJson, SessionAgent};
 use managed_agents_loop::Ledger;
+use mcp_tunnel_auth::SessionId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::environment;
 use crate::shared::Shared;
 use crate::store::{EventRecord, NewEvent, SessionRecord, SessionStatus, StoreError};
 
-/// A history at one position.
+/// A history at one position. Whoever reads that session next goes on from there.
 pub(crate) struct History {
+    past: Past,
+    session: SessionId,
+    kept: Arc<Histories>,
+    _memory: OwnedSemaphorePermit,
+}
+
+/// What was read of a history.
+#[derive(Default)]
+pub(crate) struct Past {
     /// Number of its newest event.
     pub(crate) position: u64,
     /// What was processed in the order in which it was, then what is queued.
     pub(crate) events: Vec<Event>,
     /// What follows from it.
     pub(crate) ledger: Ledger,
-    _memory: OwnedSemaphorePermit,
+    /// Events that are queued: the last ones.
+    queued: usize,
+    bytes: u64,
 }
 
 impl History {
-    /// Reads all events of a session.
+    /// Reads all events of a session, or those that came since it was last read.
     pub(crate) async fn read(shared: &Shared, session: &SessionRecord) -> Result<Self, StoreError> {
-        let memory = shared.histories.take(session.bytes).await;
-        let mut rows = HashMap::new();
-        let mut position = 0;
+        let memory = shared.memory.take(session.bytes).await;
+        let mut past = shared.histories.take(session.id);
         loop {
-            let page = shared.store.events_after(session.id, position, PAGE_BYTES);
+            let page = shared
+                .store
+                .events_after(session.id, past.position, PAGE_BYTES);
             let page = page.await?;
-            for row in page.rows {
-                position = position.max(row.seq);
-                // One that was taken up between two pages is met twice: the later is it.
-                rows.insert(row.id, row);
+            for row in &page.rows {
+                past.add(row)?;
             }
             if !page.more {
                 break;
             }
         }
-        let mut rows: Vec<_> = rows.into_values().collect();
-        rows.sort_by_key(|row| (row.processed_at.is_none(), row.seq));
-        let events = rows.iter().map(event_of).collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
-            position,
-            ledger: Ledger::of(&events),
-            events,
+            past,
+            session: session.id,
+            kept: Arc::clone(&shared.histories),
             _memory: memory,
         })
     }
@@ -62,6 +71,102 @@ impl History {
     /// The event of this id.
     pub(crate) fn event(&self, id: &str) -> Option<&Event> {
         self.events.iter().find(|event| event.id() == id)
+    }
+}
+
+impl Deref for History {
+    type Target = Past;
+
+    fn deref(&self) -> &Past {
+        &self.past
+    }
+}
+
+impl Drop for History {
+    fn drop(&mut self) {
+        self.kept.keep(self.session, std::mem::take(&mut self.past));
+    }
+}
+
+impl Past {
+    /// The next event by number. One that was queued is met again where it was taken up.
+    fn add(&mut self, row: &EventRecord) -> Result<(), StoreError> {
+        let event = event_of(row)?;
+        let processed = self.events.len() - self.queued;
+        let queued = self.events.get(processed..).unwrap_or_default();
+        if let Some(at) = queued.iter().position(|queued| queued.id() == event.id()) {
+            self.events.remove(processed + at);
+            self.queued -= 1;
+        } else {
+            self.bytes += u64::try_from(row.body.len()).unwrap_or(u64::MAX);
+        }
+        self.position = row.seq;
+        self.ledger.apply(&event);
+        if row.processed_at.is_some() {
+            self.events.insert(processed, event);
+        } else {
+            self.events.push(event);
+            self.queued += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Histories that were read lately, so that a step costs what is new and not all that was.
+#[derive(Default)]
+pub(crate) struct Histories(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    by_session: HashMap<SessionId, (u64, Past)>,
+    bytes: u64,
+    /// Counts uses: the lowest is the oldest.
+    uses: u64,
+}
+
+impl Histories {
+    /// What is kept of a session. Who else wants it meanwhile reads it anew.
+    fn take(&self, session: SessionId) -> Past {
+        let mut kept = self.lock();
+        let Some((_, past)) = kept.by_session.remove(&session) else {
+            return Past::default();
+        };
+        kept.bytes -= past.bytes;
+        past
+    }
+
+    fn keep(&self, session: SessionId, past: Past) {
+        let mut kept = self.lock();
+        let newer = kept.by_session.get(&session);
+        if past.bytes > KEPT_BYTES_MOST || newer.is_some_and(|(_, at)| at.position >= past.position)
+        {
+            return;
+        }
+        kept.uses += 1;
+        kept.bytes += past.bytes;
+        let uses = kept.uses;
+        if let Some((_, older)) = kept.by_session.insert(session, (uses, past)) {
+            kept.bytes -= older.bytes;
+        }
+        while kept.bytes > KEPT_BYTES_MOST || kept.by_session.len() > KEPT_MOST {
+            let oldest = kept.by_session.iter().min_by_key(|(_, (uses, _))| *uses);
+            let Some(oldest) = oldest.map(|(session, _)| *session) else {
+                break;
+            };
+            if let Some((_, past)) = kept.by_session.remove(&oldest) {
+                kept.bytes -= past.bytes;
+            }
+        }
+    }
+
+    /// Keeps nothing of a session that is deleted.
+    pub(crate) fn forget(&self, session: SessionId) {
+        drop(self.take(session));
+    }
+
+    /// Straight-line code only under this lock.
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -134,3 +239,74 @@ const PAGE_BYTES: u64 = 4 << 20;
 /// Mebibytes of all histories that are being read, and of all bodies that come in: the largest
 /// history is as large. Raising it lets clients with long histories take more memory at once.
 pub(crate) const MEMORY_MEBIBYTES: u32 = 256;
+
+/// What is kept of histories that nobody reads now: the sessions that are busy.
+const KEPT_BYTES_MOST: u64 = 32 << 20;
+const KEPT_MOST: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use mcp_tunnel_auth::EventId;
+
+    use super::*;
+
+    fn row(seq: u64, id: u64, processed: bool) -> EventRecord {
+        let event = NewEvent {
+            id: EventId::new(id, &[0; 10]),
+            kind: "user.message".to_owned(),
+            processed,
+            answers: None,
+            body: r#"{"type":"user.message","content":[]}"#.to_owned(),
+        };
+        let mut row = EventRecord::unstored(&event, Timestamp::UNIX_EPOCH);
+        row.seq = seq;
+        row
+    }
+
+    #[test]
+    fn what_was_queued_moves_to_where_it_is_taken_up() {
+        let mut past = Past::default();
+        for row in [
+            row(1, 1, false),
+            row(2, 2, false),
+            row(3, 3, true),
+            row(4, 1, true),
+            row(5, 4, true),
+        ] {
+            past.add(&row).unwrap();
+        }
+        let ids: Vec<_> = past.events.iter().map(Event::id).collect();
+        let expected = [3, 1, 4, 2].map(|id| EventId::new(id, &[0; 10]).to_string());
+        assert_eq!(ids, expected);
+        assert_eq!((past.position, past.queued), (5, 1));
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_and_the_newest() {
+        let kept = Histories::default();
+        let past = |position, bytes| Past {
+            position,
+            bytes,
+            ..Past::default()
+        };
+        let session = |number| SessionId::new(number, &[0; 10]);
+        for number in 0..2000 {
+            kept.keep(session(number), past(1, 1 << 16));
+        }
+        assert!(kept.lock().bytes <= KEPT_BYTES_MOST);
+        assert_eq!(kept.take(session(0)).position, 0);
+        kept.keep(session(1), past(3, 0));
+        kept.keep(session(1), past(2, 0));
+        assert_eq!(kept.take(session(1)).position, 3);
+        kept.keep(session(1), past(9, KEPT_BYTES_MOST + 1));
+        kept.forget(session(1999));
+        assert_eq!(kept.take(session(1999)).position, 0);
+        let bytes: u64 = kept
+            .lock()
+            .by_session
+            .values()
+            .map(|(_, past)| past.bytes)
+            .sum();
+        assert_eq!(kept.lock().bytes, bytes);
+    }
+}

@@ -94,7 +94,8 @@ impl Server {
                 authenticate,
                 pollers: Pollers::default(),
                 streams: Streams::default(),
-                histories: Memory::new(history::MEMORY_MEBIBYTES),
+                memory: Memory::new(history::MEMORY_MEBIBYTES),
+                histories: Arc::default(),
                 bodies: Memory::new(history::MEMORY_MEBIBYTES),
             }),
         }

@@ -145,6 +145,7 @@ async fn delete(
         .delete_session(&caller.acting(), session, event)
         .await;
     deleted.map_err(answer::<SessionId>)?;
+    shared.histories.forget(session);
     Ok(Json(Deleted::new(session.to_string(), "session_deleted")))
 }
 

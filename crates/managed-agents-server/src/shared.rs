@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::events::Streams;
-use crate::history::Memory;
+use crate::history::{Histories, Memory};
 use crate::limits::Limits;
 use crate::store::{LibraryStore, SessionStore};
 use crate::work::Pollers;
@@ -23,7 +23,8 @@ pub(crate) struct Shared {
     pub(crate) pollers: Pollers,
     pub(crate) streams: Streams,
     /// What all histories that are being read take.
-    pub(crate) histories: Memory,
+    pub(crate) memory: Memory,
+    pub(crate) histories: Arc<Histories>,
     /// What all bodies with events that come in take.
     pub(crate) bodies: Memory,
     /// How many skills are uploaded at once.

@@ -14,7 +14,9 @@ mod row;
 mod sessions;
 mod work;
 
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::SqlitePool;
@@ -22,6 +24,7 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteQueryResult,
     SqliteSynchronous,
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Changes, StoreError, Topic};
 
@@ -87,6 +90,8 @@ impl SqliteConfig {
 pub struct SqliteStore {
     pool: SqlitePool,
     changes: Changes,
+    /// One: whoever has it writes.
+    writers: Arc<Semaphore>,
 }
 
 impl SqliteStore {
@@ -110,6 +115,7 @@ impl SqliteStore {
         Ok(Self {
             pool,
             changes: Changes::default(),
+            writers: Arc::new(Semaphore::new(1)),
         })
     }
 
@@ -121,11 +127,15 @@ impl SqliteStore {
         self.pool.close().await;
     }
 
-    async fn begin(&self) -> Result<Transaction, StoreError> {
-        self.pool
-            .begin_with("BEGIN IMMEDIATE")
-            .await
-            .map_err(failed)
+    /// Writers of this process stand in a queue: SQLite would let them sleep and try again.
+    async fn begin(&self) -> Result<Writing, StoreError> {
+        let turn = Arc::clone(&self.writers).acquire_owned().await;
+        let turn = turn.map_err(|error| StoreError::Failed(error.into()))?;
+        let transaction = self.pool.begin_with("BEGIN IMMEDIATE").await;
+        Ok(Writing {
+            transaction: transaction.map_err(failed)?,
+            _turn: turn,
+        })
     }
 
     /// Readers of several rows see them as of one moment.
@@ -134,11 +144,11 @@ impl SqliteStore {
     }
 
     /// Commits, and wakes whoever waits for `topics`.
-    async fn commit(&self, transaction: Transaction, topics: &[Topic]) -> Result<(), StoreError> {
+    async fn commit(&self, writing: Writing, topics: &[Topic]) -> Result<(), StoreError> {
         // On a dropped future too: then the row may or may not be there, and whoever
         // waits looks.
         let _announce = Announce(&self.changes, topics);
-        transaction.commit().await.map_err(failed)
+        writing.transaction.commit().await.map_err(failed)
     }
 }
 
@@ -149,6 +159,26 @@ fn make_private(path: &Path) -> std::io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path).map(drop)
+}
+
+/// A transaction that may write. Dropped without a commit it changes nothing.
+struct Writing {
+    transaction: Transaction,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Deref for Writing {
+    type Target = Transaction;
+
+    fn deref(&self) -> &Transaction {
+        &self.transaction
+    }
+}
+
+impl DerefMut for Writing {
+    fn deref_mut(&mut self) -> &mut Transaction {
+        &mut self.transaction
+    }
 }
 
 type Transaction = sqlx::Transaction<'static, sqlx::Sqlite>;
