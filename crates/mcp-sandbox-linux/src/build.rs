@@ -7,7 +7,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use mcp_sandbox_executor::{Layer, LayerState, Limits, MountAccess, Network, WorkspaceName};
+use mcp_sandbox_executor::{Layer, LayerState, Limits, Mount, MountAccess, Network, WorkspaceName};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::process::{Pid, PidfdFlags, Signal, getegid, geteuid, pidfd_open, pidfd_send_signal};
@@ -544,7 +544,7 @@ impl Foundation {
             own_user: commands.is_some() || dirs.is_none(),
             hard_memory,
             rules: match &dirs {
-                Some(dirs) => dirs.path_rules(host_network),
+                Some(dirs) => dirs.path_rules(host_network, &request.mounts),
                 None => path_rules(request),
             },
             outlets: self.outlets.as_ref().map(|outlets| outlets.make.as_fd()),
@@ -580,9 +580,10 @@ fn filters(internet: Internet, without_namespaces: bool) -> Result<Filters, Step
 
 /// What must hold where there are only rules.
 fn rules_only(config: &Config) -> Result<(), StepError> {
-    if config.root != RootSource::Host || !config.mounts.is_empty() {
+    let elsewhere = |mount: &Mount| mount.source != mount.target;
+    if config.root != RootSource::Host || config.mounts.iter().any(elsewhere) {
         return Err(io::Error::other(
-            "a root file system and mounts need namespaces",
+            "a root file system, and mounts at another path than they have outside, need namespaces",
         ))
         .step("run without namespaces");
     }

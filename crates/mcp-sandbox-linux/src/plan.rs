@@ -126,8 +126,9 @@ pub(crate) fn forbidden(request: &CreateRequest, config: &Config, tier: Tier) ->
             "more disk than memory: a sandbox's own file systems live in memory".to_owned(),
         );
     }
-    if tier == Tier::T3 && !request.mounts.is_empty() {
-        return Some("mounts at tier T3".to_owned());
+    let elsewhere = |mount: &Mount| mount.source != mount.target;
+    if tier == Tier::T3 && request.mounts.iter().any(elsewhere) {
+        return Some("mounts at another path at tier T3".to_owned());
     }
     let unknown = |mount: &&Mount| !config.mounts.contains(mount);
     request

@@ -6,6 +6,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, chown};
 use std::path::{Path, PathBuf};
 
+use mcp_sandbox_executor::{Mount, MountAccess};
+
 use crate::cgroup::{instance_name, is_left_over};
 use crate::confine::PathRules;
 use crate::pipes::Outlets;
@@ -101,8 +103,8 @@ impl Scratch {
 }
 
 impl Dirs {
-    /// What Landlock opens for it.
-    pub(crate) fn path_rules(&self, host_network: bool) -> PathRules {
+    /// What Landlock opens for it: also `mounts`, which are where they are outside, for whom their files' modes let in.
+    pub(crate) fn path_rules(&self, host_network: bool, mounts: &[Mount]) -> PathRules {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let programs = PROGRAMS.iter().map(|name| format!("/{name}"));
         let settings = ETC.iter().map(|name| format!("/etc/{name}"));
@@ -111,12 +113,19 @@ impl Dirs {
         if host_network {
             read.push("/etc/resolv.conf".to_owned());
         }
+        let of = |access| {
+            let mounts = mounts.iter().filter(move |mount| mount.access == access);
+            mounts.map(|mount| mount.target.clone())
+        };
+        read.extend(of(MountAccess::ReadOnly));
         let devices = DEVICES.iter().copied().chain(["ptmx", "pts"]);
         PathRules {
             read,
             write: [&self.working, &self.temp, &self.home]
                 .map(|dir| text(dir))
-                .to_vec(),
+                .into_iter()
+                .chain(of(MountAccess::ReadWrite))
+                .collect(),
             devices: devices.map(|name| format!("/dev/{name}")).collect(),
             deny_tcp: !host_network,
         }

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests")]
 
 mod console;
+mod container;
 mod faults;
 mod files;
 mod once;
