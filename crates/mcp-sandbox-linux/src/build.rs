@@ -7,13 +7,13 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use mcp_sandbox_executor::{Layer, LayerState, Limits, Mount, MountAccess, Network, WorkspaceName};
+use mcp_sandbox_executor::{Layer, LayerState, Limits, MountAccess, Network, WorkspaceName};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::process::{Pid, PidfdFlags, Signal, getegid, geteuid, pidfd_open, pidfd_send_signal};
 
 use crate::cgroup::{Group, Hierarchies};
-use crate::config::{Config, RootSource};
+use crate::config::Config;
 use crate::confine::PathRules;
 use crate::ids::{own_namespaces, user_namespace, write_maps};
 use crate::init::{self, Birth, Go, Ready, Ties};
@@ -22,7 +22,7 @@ use crate::message::{Born, CreateRequest, DeleteOutcome, Found, Refusal, SetupSt
 use crate::pipes::Outlets;
 use crate::plan::{self, AGENT, EffectiveLimits, HOME, IdMaps, SETUP, WORKSPACE};
 use crate::root::{self, Additions, Template};
-use crate::rules::{Dirs, Scratch};
+use crate::rules::{Dirs, Scratch, rules_only};
 use crate::setups::Setups;
 use crate::step::{Step as _, StepError};
 use crate::sys::{self, Forked};
@@ -578,33 +578,6 @@ fn filters(internet: Internet, without_namespaces: bool) -> Result<Filters, Step
     Filters::new(internet, ipc).step("compile the system call filter")
 }
 
-/// What must hold where there are only rules.
-fn rules_only(config: &Config) -> Result<(), StepError> {
-    let elsewhere = |mount: &Mount| mount.source != mount.target;
-    if config.root != RootSource::Host || config.mounts.iter().any(elsewhere) {
-        return Err(io::Error::other(
-            "a root file system, and mounts at another path than they have outside, need namespaces",
-        ))
-        .step("run without namespaces");
-    }
-    let version = sys::landlock_version();
-    if !rules_suffice(version, geteuid().is_root()) {
-        return Err(io::Error::other(format!(
-            "Landlock ABI {SCOPES}, or root for a user of its own for each sandbox, is needed; the kernel has ABI {version}"
-        )))
-        .step("restrict by Landlock");
-    }
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).step("adopt orphans")
-}
-
-/// Whether this version of Landlock keeps sandboxes apart where nothing else does.
-fn rules_suffice(version: i64, own_users: bool) -> bool {
-    version >= SCOPES || version >= 1 && own_users
-}
-
-/// The version of Landlock that keeps signals and abstract sockets apart.
-const SCOPES: i64 = 6;
-
 fn born(layers: Vec<Layer>, dirs: Option<&Dirs>) -> Born {
     let text = |path: &Path| path.to_string_lossy().into_owned();
     match dirs {
@@ -682,17 +655,4 @@ fn open_source(path: &str) -> io::Result<OwnedFd> {
         Mode::empty(),
         resolve,
     )?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn without_namespaces_landlock_must_scope_or_users_must_differ() {
-        assert!(rules_suffice(SCOPES, false) && rules_suffice(SCOPES, true));
-        assert!(!rules_suffice(SCOPES - 1, false) && rules_suffice(SCOPES - 1, true));
-        // A kernel without it answers a negative number.
-        assert!(!rules_suffice(0, true) && !rules_suffice(-38, true));
-    }
 }

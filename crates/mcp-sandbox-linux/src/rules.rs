@@ -7,11 +7,15 @@ use std::os::unix::fs::{DirBuilderExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use mcp_sandbox_executor::{Mount, MountAccess};
+use rustix::process::geteuid;
 
 use crate::cgroup::{instance_name, is_left_over};
+use crate::config::{Config, RootSource};
 use crate::confine::PathRules;
 use crate::pipes::Outlets;
 use crate::root::{DEVICES, ETC, PROGRAMS};
+use crate::step::{Step as _, StepError};
+use crate::sys;
 
 /// Where this launcher's sandboxes have their files.
 #[derive(Debug)]
@@ -129,5 +133,45 @@ impl Dirs {
             devices: devices.map(|name| format!("/dev/{name}")).collect(),
             deny_tcp: !host_network,
         }
+    }
+}
+
+/// What must hold where there are only rules.
+pub(crate) fn rules_only(config: &Config) -> Result<(), StepError> {
+    let elsewhere = |mount: &Mount| mount.source != mount.target;
+    if config.root != RootSource::Host || config.mounts.iter().any(elsewhere) {
+        return Err(io::Error::other(
+            "a root file system, and mounts at another path than they have outside, need namespaces",
+        ))
+        .step("run without namespaces");
+    }
+    let version = sys::landlock_version();
+    if !rules_suffice(version, geteuid().is_root()) {
+        return Err(io::Error::other(format!(
+            "Landlock ABI {SCOPES}, or root for a user of its own for each sandbox, is needed; the kernel has ABI {version}"
+        )))
+        .step("restrict by Landlock");
+    }
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).step("adopt orphans")
+}
+
+/// Whether this version of Landlock keeps sandboxes apart where nothing else does.
+fn rules_suffice(version: i64, own_users: bool) -> bool {
+    version >= SCOPES || version >= 1 && own_users
+}
+
+/// The version of Landlock that keeps signals and abstract sockets apart.
+const SCOPES: i64 = 6;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_namespaces_landlock_must_scope_or_users_must_differ() {
+        assert!(rules_suffice(SCOPES, false) && rules_suffice(SCOPES, true));
+        assert!(!rules_suffice(SCOPES - 1, false) && rules_suffice(SCOPES - 1, true));
+        // A kernel without it answers a negative number.
+        assert!(!rules_suffice(0, true) && !rules_suffice(-38, true));
     }
 }
