@@ -10,6 +10,7 @@ mod ci;
 mod fuzz;
 mod setup;
 mod shell;
+mod soak;
 mod tidy;
 
 use clap::{Parser, Subcommand};
@@ -52,6 +53,16 @@ enum Task {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Run the programs for minutes under faults: `link` (cut every two seconds, and no call fails).
+    Soak {
+        name: String,
+        /// Callers at the same time.
+        #[arg(long, default_value_t = 200)]
+        clients: u32,
+        /// How long.
+        #[arg(long, default_value_t = 600)]
+        seconds: u32,
+    },
     /// Check the rules of the house that no compiler knows.
     Tidy,
     /// Fuzz one target, or all of them in turn.
@@ -73,6 +84,11 @@ fn main() -> ExitCode {
         Task::Test => ci::test(ci::Skipping::Allowed),
         Task::Ci { full } => ci::run(full),
         Task::Bench { name, quick, json } => bench::run(&name, quick, json.as_deref()),
+        Task::Soak {
+            name,
+            clients,
+            seconds,
+        } => soak::run(&name, clients, seconds),
         Task::Tidy => tidy::run(),
         Task::Fuzz { name, seconds } => fuzz::run(name.as_deref(), seconds),
         Task::Audit => ci::audit(),

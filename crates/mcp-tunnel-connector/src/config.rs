@@ -120,6 +120,7 @@ pub struct ConnectorConfig {
     edge_roots: Option<Vec<CertificateDer<'static>>>,
     version: String,
     pub(crate) drain_deadline: Duration,
+    pub(crate) link_keep: Duration,
 }
 
 impl ConnectorConfig {
@@ -134,6 +135,7 @@ impl ConnectorConfig {
             edge_roots: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             drain_deadline: DRAIN_DEADLINE,
+            link_keep: LINK_KEEP,
         }
     }
 
@@ -162,6 +164,14 @@ impl ConnectorConfig {
     #[must_use]
     pub fn with_drain_deadline(mut self, deadline: Duration) -> Self {
         self.drain_deadline = deadline;
+        self
+    }
+
+    /// How long calls wait for another connection when that to the edge is lost: 60 s unless set, or less if the edge
+    /// says so. Zero fails them at once.
+    #[must_use]
+    pub fn with_link_keep(mut self, keep: Duration) -> Self {
+        self.link_keep = keep;
         self
     }
 
@@ -350,3 +360,5 @@ fn host_name() -> String {
 const ANSWER_DEADLINE: Duration = Duration::from_secs(600);
 const DIAL_DEADLINE: Duration = Duration::from_secs(10);
 const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
+/// How long calls wait for another connection, unless configured.
+const LINK_KEEP: Duration = Duration::from_secs(60);

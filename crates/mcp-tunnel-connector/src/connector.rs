@@ -6,7 +6,9 @@ use bytes::Bytes;
 use mcp_diagnostics::admin::Readiness;
 use mcp_tunnel_auth::{Announcement, Fingerprint, GatewayKey, LinkCredential, TunnelToken};
 use mcp_tunnel_proto::RefusalCode;
-use mcp_tunnel_transport::{EdgeAddress, Exporter, Link, Uplink, UplinkConfig, UplinkEvent};
+use mcp_tunnel_transport::{
+    EdgeAddress, Exporter, Link, LinkConfig, Uplink, UplinkConfig, UplinkEvent,
+};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -45,7 +47,9 @@ impl Connector {
         measures::describe();
         let target = config.target()?;
         let edge = target.address().clone();
-        let uplink = UplinkConfig::new(config.edge_tls()?).set_drain_timeout(config.drain_deadline);
+        let uplink = UplinkConfig::new(config.edge_tls()?)
+            .set_link(LinkConfig::default().set_keep(config.link_keep))
+            .set_drain_timeout(config.drain_deadline);
         let calls = Calls {
             upstreams: Upstreams::new(config.servers(), &config.servers.dialler()?),
             answer_deadline: config.servers.answer_deadline,
@@ -143,6 +147,16 @@ impl Connector {
                 self.readiness.send_replace(Readiness::Ready);
                 Event::Active { address }
             }
+            UplinkEvent::Resuming { reason } => {
+                self.readiness.send_replace(RESUMING);
+                Event::Resuming { reason }
+            }
+            UplinkEvent::Resumed { after, address } => {
+                self.calls.measures.resumed();
+                self.refusals = 0;
+                self.readiness.send_replace(Readiness::Ready);
+                Event::Resumed { after, address }
+            }
             UplinkEvent::Draining { code } => Event::Draining { code },
             UplinkEvent::Refused { code, text, .. } => {
                 self.refusals += 1;
@@ -198,6 +212,7 @@ fn patience(code: RefusalCode) -> u32 {
 
 const NOT_STARTED: Readiness = Readiness::NotReady("not connected yet");
 const NO_LINK: Readiness = Readiness::NotReady("no link to the edge");
+const RESUMING: Readiness = Readiness::NotReady("link lost, resuming");
 const PENDING: Readiness = Readiness::NotReady("waiting for approval");
 const REFUSED: Readiness = Readiness::NotReady("refused by the edge");
 const DRAINING: Readiness = Readiness::NotReady("draining");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mcp_diagnostics::telemetry::chain;
 use mcp_tunnel_auth::Fingerprint;
 use mcp_tunnel_proto::{CloseCode, RefusalCode};
-use mcp_tunnel_transport::{EdgeAddress, LostReason};
+use mcp_tunnel_transport::{CloseReason, EdgeAddress, LostReason};
 
 /// A change of state; [`fmt::Display`] says it to people, in one line.
 #[derive(Debug)]
@@ -29,6 +29,18 @@ pub enum Event {
     },
     /// Calls are served.
     Active {
+        /// The edge's address.
+        address: SocketAddr,
+    },
+    /// The connection is lost; calls wait while another one is made.
+    Resuming {
+        /// What ended it.
+        reason: CloseReason,
+    },
+    /// Calls go on over another connection, as if nothing had been.
+    Resumed {
+        /// How long they waited.
+        after: Duration,
         /// The edge's address.
         address: SocketAddr,
     },
@@ -93,6 +105,12 @@ impl fmt::Display for Event {
                  mcp-cloud connection approve {approval_code}"
             ),
             Self::Active { address } => write!(f, "active: the edge at {address} sends calls"),
+            Self::Resuming { reason } => write!(f, "link lost, resuming: {}", chain(reason)),
+            Self::Resumed { after, address } => write!(
+                f,
+                "resumed after {} ms: the edge at {address} sends calls",
+                after.as_millis()
+            ),
             Self::Draining { code } => write!(
                 f,
                 "the edge takes this link down ({code}); making another one"

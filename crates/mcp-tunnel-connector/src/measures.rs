@@ -25,6 +25,7 @@ pub(crate) fn describe() {
     );
     describe_counter!(CUT, "calls without a complete answer, by who cut them off");
     describe_gauge!(RUNNING, "calls that run now");
+    describe_counter!(RESUMED, "links that went on over another connection");
     describe_counter!(LINKS, "links to the edge that became active");
 }
 
@@ -54,6 +55,7 @@ impl RouteMeasures {
 #[derive(Debug, Clone)]
 pub(crate) struct LinkMeasures {
     links: Counter,
+    resumed: Counter,
     running: Gauge,
     given_up: Counter,
     broken_off: Counter,
@@ -63,6 +65,7 @@ impl LinkMeasures {
     pub(crate) fn new() -> Self {
         Self {
             links: counter!(LINKS),
+            resumed: counter!(RESUMED),
             running: gauge!(RUNNING),
             given_up: counter!(CUT, "by" => "caller"),
             broken_off: counter!(CUT, "by" => "server"),
@@ -71,6 +74,10 @@ impl LinkMeasures {
 
     pub(crate) fn activated(&self) {
         self.links.increment(1);
+    }
+
+    pub(crate) fn resumed(&self) {
+        self.resumed.increment(1);
     }
 
     /// Counts a running call until the answer is dropped.
@@ -109,3 +116,4 @@ const FAILURES: &str = "mcp_tunnel_gateway_failures_total";
 const CUT: &str = "mcp_tunnel_gateway_calls_cut_total";
 const RUNNING: &str = "mcp_tunnel_gateway_calls_running";
 const LINKS: &str = "mcp_tunnel_gateway_links_total";
+const RESUMED: &str = "mcp_tunnel_gateway_links_resumed_total";

@@ -12,6 +12,9 @@ use mcp_tunnel_transport::LinkConfig;
 /// | [`max_calls`](Self::set_max_calls) | 16,384 | calls under way, 256 KiB each at the worst |
 /// | [`max_held_calls`](Self::set_max_held_calls) | 1,024 | calls that wait for a gateway |
 /// | [`max_links_per_tunnel`](Self::set_max_links_per_tunnel) | 32 | live links of one tunnel |
+/// | [`max_kept_links`](Self::set_max_kept_links) | 4,096 | links without a connection that are kept |
+/// | [`max_kept_links_per_tunnel`](Self::set_max_kept_links_per_tunnel) | 8 | the same of one tunnel |
+/// | [`link_keep`](Self::set_link_keep) | 60 s | how long one of them is kept |
 /// | [`max_pending_per_tunnel`](Self::set_max_pending_per_tunnel) | 8 | links that wait for approval |
 /// | [`pending_for`](Self::set_pending_for) | 1 h | how long one of them waits |
 /// | [`hold`](Self::set_hold) | 5 s | how long a call waits for a gateway |
@@ -28,6 +31,8 @@ pub struct EdgeConfig {
     pub(crate) max_calls: usize,
     pub(crate) max_held_calls: usize,
     pub(crate) max_links_per_tunnel: usize,
+    pub(crate) max_kept_links: usize,
+    pub(crate) max_kept_links_per_tunnel: usize,
     pub(crate) max_pending_per_tunnel: usize,
     pub(crate) pending_for: Duration,
     pub(crate) hold: Duration,
@@ -43,11 +48,13 @@ impl EdgeConfig {
         Self {
             edge_name: domain.edge(),
             domain,
-            link: LinkConfig::default(),
+            link: LinkConfig::default().set_keep(LINK_KEEP),
             allowed_origins: Vec::new(),
             max_calls: 16_384,
             max_held_calls: 1_024,
             max_links_per_tunnel: 32,
+            max_kept_links: 4_096,
+            max_kept_links_per_tunnel: 8,
             max_pending_per_tunnel: 8,
             pending_for: Duration::from_secs(60 * 60),
             hold: Duration::from_secs(5),
@@ -65,10 +72,35 @@ impl EdgeConfig {
         self
     }
 
-    /// Limits and deadlines of links.
+    /// Limits and deadlines of links, how long they are kept among them.
     #[must_use]
     pub fn set_link(mut self, link: LinkConfig) -> Self {
         self.link = link;
+        self
+    }
+
+    /// How long a link that has lost its connection waits for its gateway to come back, with every call on it. Default
+    /// 60 s; zero fails its calls at once. Raised, callers of a gateway that is gone for good wait for longer.
+    #[must_use]
+    pub fn set_link_keep(mut self, keep: Duration) -> Self {
+        self.link = self.link.set_keep(keep);
+        self
+    }
+
+    /// Links without a connection that are kept at once; the next one to lose its connection fails its calls. Default
+    /// 4,096. Each holds no more than a live one may: what the protocol's
+    /// [`Config`](mcp_tunnel_proto::Config) calls *received*, *to send* and *retained* for its open calls, and a few KiB
+    /// when it has none.
+    #[must_use]
+    pub fn set_max_kept_links(mut self, links: usize) -> Self {
+        self.max_kept_links = links;
+        self
+    }
+
+    /// The same of one tunnel. Default 8.
+    #[must_use]
+    pub fn set_max_kept_links_per_tunnel(mut self, links: usize) -> Self {
+        self.max_kept_links_per_tunnel = links;
         self
     }
 
@@ -162,3 +194,6 @@ impl EdgeConfig {
         self
     }
 }
+
+/// Longer than a network change, a sleep or the restart of a proxy takes; shorter than callers wait.
+const LINK_KEEP: Duration = Duration::from_secs(60);

@@ -7,9 +7,12 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mcp_tunnel_auth::{Announcement, ApprovalCode, GatewayPublicKey, LinkId, RouteName, TunnelId};
+use mcp_tunnel_auth::{
+    Announcement, ApprovalCode, GatewayPublicKey, LinkId, LinkIdentity, RouteName, TunnelId,
+};
+use mcp_tunnel_proto::SessionId;
 use mcp_tunnel_transport::Link;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
 
 use crate::clock::entropy;
@@ -21,6 +24,7 @@ use crate::measures;
 #[derive(Debug)]
 pub(crate) struct LiveLink {
     pub(crate) id: LinkId,
+    pub(crate) identity: LinkIdentity,
     pub(crate) link: Link,
     pub(crate) announcement: Announcement,
 }
@@ -33,6 +37,9 @@ pub(crate) struct Links {
     arrivals: watch::Sender<u64>,
     emptied: Notify,
     held: Semaphore,
+    /// Places for links without a connection.
+    kept: Semaphore,
+    max_kept: usize,
     max_live: usize,
     max_pending: usize,
 }
@@ -83,6 +90,8 @@ impl Links {
             arrivals: watch::Sender::new(0),
             emptied: Notify::new(),
             held: Semaphore::new(config.max_held_calls),
+            kept: Semaphore::new(config.max_kept_links.min(Semaphore::MAX_PERMITS)),
+            max_kept: config.max_kept_links_per_tunnel,
             max_live: config.max_links_per_tunnel,
             max_pending: config.max_pending_per_tunnel,
         })
@@ -174,19 +183,40 @@ impl Links {
         {
             let mut table = self.lock();
             let live = &mut table.tunnels.entry(tunnel).or_default().live;
-            if live.len() >= self.max_live {
+            // Those that are kept have a bound of their own.
+            let connected = live.iter().filter(|link| link.link.is_attached());
+            if connected.count() >= self.max_live {
                 return None;
             }
             live.push(Arc::clone(&link));
         }
         measures::links_changed("active", 1.0);
-        self.arrivals
-            .send_modify(|arrivals| *arrivals = arrivals.wrapping_add(1));
+        self.arrived();
         Some(LivePlace {
             links: Arc::clone(self),
             tunnel,
             link,
         })
+    }
+
+    /// The link whose session a gateway claims; only its own will do.
+    pub(crate) fn claimed(
+        &self,
+        session: SessionId,
+        identity: &LinkIdentity,
+    ) -> Option<Arc<LiveLink>> {
+        let table = self.lock();
+        let live = &table.tunnels.get(&identity.tunnel)?.live;
+        let claimed = |link: &&Arc<LiveLink>| {
+            link.identity == *identity && link.link.session() == Some(session)
+        };
+        live.iter().find(claimed).cloned()
+    }
+
+    /// Calls that wait for a gateway look again.
+    fn arrived(&self) {
+        self.arrivals
+            .send_modify(|arrivals| *arrivals = arrivals.wrapping_add(1));
     }
 
     /// Takes a place among the tunnel's pending links; `None` when all are taken.
@@ -284,12 +314,44 @@ impl LivePlace {
     pub(crate) fn link(&self) -> &Link {
         &self.link.link
     }
+
+    /// A place for the link while it has no connection; `None` when as many are kept as may be.
+    pub(crate) fn keep(&self) -> Option<KeptPlace<'_>> {
+        let permit = self.links.kept.try_acquire().ok()?;
+        let table = self.links.lock();
+        let live = table.tunnels.get(&self.tunnel).map(|links| &links.live);
+        let kept = live.into_iter().flatten();
+        let kept = kept.filter(|link| !link.link.is_attached()).count();
+        drop(table);
+        if kept > self.links.max_kept {
+            return None;
+        }
+        measures::links_changed("kept", 1.0);
+        Some(KeptPlace { _permit: permit })
+    }
+
+    /// The link has a connection again.
+    pub(crate) fn resumed(&self) {
+        self.links.arrived();
+    }
 }
 
 impl Drop for LivePlace {
     fn drop(&mut self) {
         measures::links_changed("active", -1.0);
         self.links.leave(self.tunnel, Gone::Live(&self.link));
+    }
+}
+
+/// The place of a link without a connection.
+#[derive(Debug)]
+pub(crate) struct KeptPlace<'a> {
+    _permit: SemaphorePermit<'a>,
+}
+
+impl Drop for KeptPlace<'_> {
+    fn drop(&mut self) {
+        measures::links_changed("kept", -1.0);
     }
 }
 

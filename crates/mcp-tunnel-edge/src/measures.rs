@@ -81,6 +81,11 @@ pub(crate) fn links_changed(state: &'static str, by: f64) {
     gauge!(LINKS, "state" => state).increment(by);
 }
 
+/// A gateway came back to its link, or could not; `outcome` is one of a few fixed words.
+pub(crate) fn link_resumed(outcome: &'static str) {
+    counter!(RESUMES, "outcome" => outcome).increment(1);
+}
+
 pub(crate) fn gate_refused(role: Role) {
     counter!(GATE_REFUSALS, "role" => role.as_str()).increment(1);
 }
@@ -100,7 +105,14 @@ fn describe() {
     describe_counter!(ANSWERS, "answers of servers, by how they ended");
     describe_counter!(BYTES, Unit::Bytes, "bodies of servers' answers");
     describe_counter!(REFUSALS, "requests that were not let in, by reason");
-    describe_gauge!(LINKS, "links of gateways, `active` or `pending`");
+    describe_gauge!(
+        LINKS,
+        "links of gateways: `active`, of those `kept`, or `pending`"
+    );
+    describe_counter!(
+        RESUMES,
+        "gateways that came back to a kept link, by outcome"
+    );
     describe_counter!(GATE_REFUSALS, "sockets closed at once, by role");
     describe_counter!(REPORTS_DROPPED, "reports that no console read");
 }
@@ -112,5 +124,6 @@ const ANSWERS: &str = "mcp_tunnel_edge_answers_total";
 const BYTES: &str = "mcp_tunnel_edge_answer_bytes_total";
 const REFUSALS: &str = "mcp_tunnel_edge_refusals_total";
 const LINKS: &str = "mcp_tunnel_edge_links_live";
+const RESUMES: &str = "mcp_tunnel_edge_link_resumes_total";
 const GATE_REFUSALS: &str = "mcp_tunnel_edge_gate_refusals_total";
 const REPORTS_DROPPED: &str = "mcp_tunnel_edge_reports_dropped_total";

@@ -4,7 +4,7 @@ use crate::{rmcp_client::http_client, stack::Stack};
 use anyhow::{Context, Result};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 /// How long an answer may take unless a test says otherwise.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -38,6 +38,19 @@ impl Caller {
         let url = url.into();
         Ok(Self {
             client: http_client(None, None, &url)?,
+            url,
+            headers: Vec::new(),
+        })
+    }
+
+    /// HTTPS under an authority of its own, without a credential.
+    ///
+    /// # Errors
+    /// The HTTP client cannot be made.
+    pub fn trusting(ca: &Path, url: impl Into<String>) -> Result<Self> {
+        let url = url.into();
+        Ok(Self {
+            client: http_client(Some(ca), None, &url)?,
             url,
             headers: Vec::new(),
         })

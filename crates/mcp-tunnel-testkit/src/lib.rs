@@ -14,6 +14,7 @@ pub mod process;
 pub mod recorder;
 pub mod relay;
 pub mod rmcp_client;
+pub mod soak;
 pub mod stack;
 pub mod tools;
 pub mod upstream;

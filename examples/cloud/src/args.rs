@@ -89,6 +89,9 @@ pub(crate) struct ServeArgs {
     /// Plain HTTP without caller keys for development, 127.0.0.1:PORT[=[TUNNEL_ID/]ROUTE]; repeats
     #[arg(long, value_name = "ADDRESS[=ROUTE]")]
     pub(crate) dev_ingress: Vec<DevIngress>,
+    /// How long calls wait for a gateway whose connection is lost, in seconds; 0: they fail at once
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) link_keep: u32,
     /// File of the master key, instead of DIR/master.key; further lines are older keys
     #[arg(long, value_name = "FILE")]
     pub(crate) master_key_file: Option<PathBuf>,

@@ -10,6 +10,7 @@ mod sessions;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mcp_console::{ApiKeys, Console};
 use mcp_tunnel_auth::AccessSnapshot;
@@ -91,7 +92,8 @@ pub(crate) async fn run(data: Option<&Path>, args: &ServeArgs) -> Result<(), Fai
 }
 
 fn edge_of(args: &ServeArgs, plan: &Plan) -> Edge {
-    let mut config = EdgeConfig::new(args.domain.clone());
+    let keep = Duration::from_secs(args.link_keep.into());
+    let mut config = EdgeConfig::new(args.domain.clone()).set_link_keep(keep);
     if let Some(name) = &plan.edge_name {
         config = config.set_edge_name(name.clone());
     }

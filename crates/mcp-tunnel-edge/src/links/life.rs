@@ -7,7 +7,12 @@
 //!                                                        │  ▲
 //!                                        (rotated, stop) ▼  │
 //!                                                       drain
+//!
+//! accept, with a claim ──► judge ──► the session's own link takes the connection over
 //! ```
+//!
+//! A link that loses its connection is kept for a while, with its calls, and not reported down.
+//!
 //!
 //! Every new snapshot judges the link again, pending or live; the proof itself is checked once.
 
@@ -20,17 +25,18 @@ use mcp_tunnel_auth::{
 };
 use mcp_tunnel_proto::{CloseCode, Refusal, RefusalCode};
 use mcp_tunnel_transport::{
-    AcceptError, CloseReason, Exporter, Incoming, Link, LinkDriver, PendingLink, accept,
+    AcceptError, ClaimError, CloseReason, Exporter, Incoming, Link, LinkDriver, PendingLink, accept,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
 
-use super::{Left, LiveLink};
+use super::{KeptPlace, Left, LiveLink, LivePlace};
 use crate::Shared;
 use crate::access::News;
 use crate::clock::{entropy, unix_ms};
 use crate::ingress::PeerInfo;
+use crate::measures;
 
 /// Why a connection never came to carry traffic.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +60,9 @@ pub enum LinkError {
     /// It waited for approval as long as it may, or its gateway went away before that.
     #[error("the link was not approved while it waited")]
     NotApproved,
+    /// It claimed a link that is kept, without a right to it.
+    #[error("the link's claim does not hold")]
+    Claim(#[source] ClaimError),
     /// The edge stops.
     #[error("the edge stops")]
     Stopping,
@@ -88,7 +97,10 @@ where
         peer,
     });
     match (life, judged) {
-        (Some(life), Ok((decision, number))) => life.run(incoming, decision, number).await,
+        (Some(life), Ok((decision, number))) => match life.resume(incoming, &decision).await? {
+            Some(incoming) => life.run(incoming, decision, number).await,
+            None => Ok(()),
+        },
         (life, judged) => {
             let error = judged.err().unwrap_or(LinkError::NoAccessNews);
             if let (Some(life), LinkError::Refused(reason)) = (life, &error) {
@@ -129,12 +141,52 @@ struct Life<'a> {
 /// What a link does next.
 enum Turn {
     Stay,
+    /// Its connection is gone, and it waits for its gateway.
+    Kept,
     /// New calls go elsewhere; running ones may finish.
     Drain(CloseCode, DownReason),
     Close(CloseCode, Option<LinkRefusal>),
 }
 
 impl Life<'_> {
+    /// Hands the connection to the kept link that the gateway claims. Gives it back where there is none, or where the
+    /// gateway is not approved any more: then it is a new link, and its gateway fails the calls of the old one.
+    async fn resume<IO>(
+        &self,
+        incoming: Incoming<IO>,
+        decision: &LinkDecision,
+    ) -> Result<Option<Incoming<IO>>, LinkError>
+    where
+        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (Some(session), LinkDecision::Active { .. }) = (incoming.claim(), decision) else {
+            return Ok(Some(incoming));
+        };
+        let Some(live) = self.shared.links.claimed(session, &self.identity) else {
+            measures::link_resumed("unknown");
+            return Ok(Some(incoming));
+        };
+        match incoming.resume(&live.link) {
+            Ok(()) => {
+                self.peer.proven();
+                measures::link_resumed("resumed");
+                let (link, remote) = (live.id, self.peer.address());
+                tracing::info!(%link, %remote, "link resumed");
+                Ok(None)
+            }
+            Err(unresumed) if unresumed.error == ClaimError::Ended => {
+                measures::link_resumed("unknown");
+                Ok(Some(unresumed.incoming))
+            }
+            Err(unresumed) => {
+                measures::link_resumed("refused");
+                let error = LinkError::Claim(unresumed.error);
+                unresumed.incoming.refuse(refusal_of(&error)).await;
+                Err(error)
+            }
+        }
+    }
+
     async fn run<IO>(
         mut self,
         incoming: Incoming<IO>,
@@ -151,6 +203,7 @@ impl Life<'_> {
         };
         let live = LiveLink {
             id: self.id,
+            identity: self.identity,
             link,
             announcement: self.announcement.clone(),
         };
@@ -159,7 +212,7 @@ impl Life<'_> {
         let (id, tunnel) = (self.id, self.identity.tunnel);
         tracing::info!(link = %id, %tunnel, remote = %self.peer.address(), "link up");
         self.report(LinkReportKind::Up);
-        let reason = self.drive(place.link(), driver, number).await;
+        let reason = self.drive(&place, driver, number).await;
         drop(place);
         tracing::info!(link = %id, %tunnel, ?reason, "link down");
         self.report(LinkReportKind::Down { reason });
@@ -232,7 +285,7 @@ impl Life<'_> {
     /// Drives a live link to its end, and closes it when a snapshot says so.
     async fn drive<IO>(
         &mut self,
-        link: &Link,
+        place: &LivePlace,
         driver: LinkDriver<TlsStream<IO>>,
         admitted_under: u64,
     ) -> DownReason
@@ -242,6 +295,8 @@ impl Life<'_> {
         let mut driver = std::pin::pin!(driver.run());
         let mut tick = interval_at(Instant::now() + FIRST_ROUND_TRIP, ROUND_TRIPS);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let link = place.link();
+        let mut presence = Presence::Connected;
         let mut drain: Option<(Instant, DownReason)> = None;
         let (code, refusal) = loop {
             let deadline = drain.map_or_else(Instant::now, |(deadline, _)| deadline);
@@ -256,18 +311,22 @@ impl Life<'_> {
                 }
                 () = sleep_until(deadline), if drain.is_some() => Turn::Close(CloseCode::NO_ERROR, None),
                 () = link.drained(), if drain.is_some() => Turn::Close(CloseCode::NO_ERROR, None),
+                change = presence.change(link) => presence.follow(change, place),
                 _ = tick.tick() => {
                     self.report_round_trip(link);
                     Turn::Stay
                 }
             };
             match turn {
+                // Nobody may come back to a link that is sent away.
+                Turn::Drain(code, _) if presence.is_kept() => break (code, None),
+                Turn::Kept if drain.is_some() => break (CloseCode::NO_ERROR, None),
                 Turn::Drain(code, reason) if drain.is_none() => {
                     let within = self.shared.config.drain;
                     link.go_away(code, Some(within));
                     drain = Some((Instant::now() + within, reason));
                 }
-                Turn::Stay | Turn::Drain(..) => {}
+                Turn::Stay | Turn::Kept | Turn::Drain(..) => {}
                 Turn::Close(code, refusal) => break (code, refusal),
             }
         };
@@ -324,8 +383,60 @@ impl Life<'_> {
     }
 
     fn report_round_trip(&self, link: &Link) {
-        if let Some(time) = link.rtt() {
+        if let Some(time) = link.rtt().filter(|_| link.is_attached()) {
             self.report(LinkReportKind::RoundTrip { time });
+        }
+    }
+}
+
+/// Whether a live link has a connection.
+enum Presence<'a> {
+    Connected,
+    Kept {
+        _place: KeptPlace<'a>,
+    },
+    /// Its driver is about to end.
+    Over,
+}
+
+impl<'a> Presence<'a> {
+    fn is_kept(&self) -> bool {
+        matches!(self, Self::Kept { .. })
+    }
+
+    /// Waits for the loss of the connection and says why, or for another one. Cancel safe.
+    async fn change(&self, link: &Link) -> Option<CloseReason> {
+        match self {
+            Self::Connected => link.detached().await,
+            Self::Kept { .. } => {
+                link.attached().await;
+                None
+            }
+            Self::Over => std::future::pending().await,
+        }
+    }
+
+    /// Follows such a change.
+    fn follow(&mut self, change: Option<CloseReason>, place: &'a LivePlace) -> Turn {
+        *self = match change {
+            Some(reason) => {
+                tracing::info!(%reason, "link lost, kept for its gateway");
+                match place.keep() {
+                    Some(kept) => Self::Kept { _place: kept },
+                    None => return Turn::Close(CloseCode::OVERLOADED, None),
+                }
+            }
+            None if place.link().is_attached() => {
+                place.resumed();
+                Self::Connected
+            }
+            None if place.link().is_alive() => Self::Connected,
+            None => Self::Over,
+        };
+        if self.is_kept() {
+            Turn::Kept
+        } else {
+            Turn::Stay
         }
     }
 }
@@ -346,6 +457,7 @@ fn refusal_of(error: &LinkError) -> Refusal {
         LinkError::Refused(refusal) => (refusal_code(*refusal), None),
         LinkError::Credential(_) => (RefusalCode::CREDENTIAL, None),
         LinkError::TooMany => (RefusalCode::OVERLOADED, Some(Duration::from_secs(60))),
+        LinkError::Claim(_) => (RefusalCode::SESSION, None),
         LinkError::NotApproved => (RefusalCode::UNAVAILABLE, Some(Duration::from_secs(1))),
         LinkError::NoAccessNews => (RefusalCode::UNAVAILABLE, Some(Duration::from_secs(5))),
         LinkError::Stopping | LinkError::Accept(_) => {

@@ -36,7 +36,11 @@ async fn killed_in_mid_body(
         ]
     })
     .await?;
-    let mut stack = with_upstream(&upstream).await?;
+    let mut options = CloudOptions::default();
+    // A gateway that was killed cannot be told from one whose link was cut, until it has not come back.
+    options.arguments = vec!["--link-keep".to_owned(), "1".to_owned()];
+    let server = upstream.address().to_string();
+    let mut stack = Stack::start(options, &[&server]).await?;
     let (header, value) = stack.caller_header();
     let mut answers = Vec::new();
     for caller in [Caller::dev(&stack)?, Caller::https(&stack, "mcp")?] {
@@ -164,7 +168,9 @@ async fn a_gateway_waits_for_an_edge_that_is_down_at_its_start() -> Result<()> {
 #[tokio::test]
 async fn a_half_open_link_is_noticed_on_both_sides() -> Result<()> {
     let fixture = FixtureServer::start(FixtureOptions::default()).await?;
-    let cloud = Cloud::start(CloudOptions::default()).await?;
+    let mut options = CloudOptions::default();
+    options.arguments = vec!["--link-keep".to_owned(), "5".to_owned()];
+    let cloud = Cloud::start(options).await?;
     let tunnel = cloud.create_tunnel("test").await?;
     let relay = Relay::start(cloud.addresses().edge).await?;
     let (server, edge) = (fixture.address().to_string(), relay.address().to_string());

@@ -5,6 +5,7 @@ mod by_hand;
 mod faults;
 mod host;
 mod hostile;
+mod resume;
 mod secrets;
 mod servers;
 mod streams;

@@ -1,0 +1,225 @@
+//! Links that lose their connection and are kept: resumed, withdrawn, given up.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use mcp_tunnel_auth::{DownReason, GatewayState, LinkReportKind};
+use mcp_tunnel_transport::{Answer, Exporter, Link, LinkConfig, Offer, Stream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::client::TlsStream;
+
+use super::world::{Call, PEER, World, config, post, text};
+use crate::PeerInfo;
+
+const SECOND: Duration = Duration::from_secs(1);
+const KEEP: Duration = Duration::from_secs(60);
+
+/// Gateways on real links, with a relay before each connection that can be cut.
+#[derive(Default)]
+struct Gateways {
+    tasks: JoinSet<()>,
+}
+
+/// A gateway's connection.
+struct Cable {
+    tls: TlsStream<DuplexStream>,
+    exporter: Exporter,
+    relay: AbortHandle,
+}
+
+fn link_config() -> LinkConfig {
+    LinkConfig::default().set_keep(KEEP)
+}
+
+impl Gateways {
+    async fn cable(&mut self, world: &World) -> Cable {
+        let (near, mut relay_near) = duplex(64 * 1024);
+        let (mut relay_far, far) = duplex(64 * 1024);
+        let acceptor = TlsAcceptor::from(world.links_tls());
+        let edge = world.edge.clone();
+        self.tasks.spawn(async move {
+            let tls = acceptor.accept(far).await.unwrap();
+            let _ = edge.accept_link(tls, PeerInfo::tls(PEER)).await;
+        });
+        let relay = self.tasks.spawn(async move {
+            let _ = tokio::io::copy_bidirectional(&mut relay_near, &mut relay_far).await;
+        });
+        let tls = world.gateway_handshake(near).await;
+        let exporter = Exporter::of(tls.get_ref().1).unwrap();
+        Cable {
+            tls,
+            exporter,
+            relay,
+        }
+    }
+
+    /// An approved gateway whose link is up.
+    async fn active(&mut self, world: &mut World, key: u8) -> (Link, AbortHandle) {
+        world.approve(key);
+        let Cable {
+            tls,
+            exporter,
+            relay,
+        } = self.cable(world).await;
+        let credential = world.credential(key, 1, &["mcp"], &exporter).encode();
+        let offer = Offer::new(tls, credential.into(), &link_config()).unwrap();
+        match offer.answer().await.unwrap() {
+            Answer::Active { link, driver } => {
+                self.tasks.spawn(async move { drop(driver.run().await) });
+                assert!(matches!(next_kind(world).await, LinkReportKind::Up));
+                (link, relay)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Claims the session of `link` with the key of this number.
+    async fn claim(&mut self, world: &World, key: u8, link: &Link) -> Answer<DuplexStream> {
+        let Cable { tls, exporter, .. } = self.cable(world).await;
+        let credential = world.credential(key, 1, &["mcp"], &exporter).encode();
+        let offer = Offer::resuming(tls, credential.into(), &link_config(), link).unwrap();
+        offer.answer().await.unwrap()
+    }
+}
+
+async fn next_kind(world: &World) -> LinkReportKind {
+    loop {
+        let report = timeout(2 * KEEP, world.edge.next_report()).await;
+        let kind = report.expect("a report comes").kind;
+        if !matches!(kind, LinkReportKind::RoundTrip { .. }) {
+            return kind;
+        }
+    }
+}
+
+/// Cuts a link, and waits until both sides know.
+async fn cut(link: &Link, relay: AbortHandle) {
+    relay.abort();
+    assert!(link.detached().await.is_some());
+    tokio::time::sleep(SECOND).await; // virtual
+}
+
+/// A call, and the gateway's end of it.
+async fn call(world: &mut World, link: &Link) -> (Call, Stream) {
+    let call = world.call(post(1, "{}"));
+    let mut stream = link.accept().await.unwrap().stream;
+    let mut request = Vec::new();
+    while !request.ends_with(b"{}") {
+        assert!(stream.read_buf(&mut request).await.unwrap() > 0);
+    }
+    (call, stream)
+}
+
+async fn answer(mut stream: Stream) {
+    let answer = Bytes::from_static(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+    stream.write_chunk(answer).await.unwrap();
+    stream.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kept_link_goes_on_with_its_calls_and_is_never_down() {
+    let (mut world, mut gateways) = (World::new(config()), Gateways::default());
+    let (link, relay) = gateways.active(&mut world, 1).await;
+    let (running, stream) = call(&mut world, &link).await;
+    cut(&link, relay).await;
+    // One that comes in the gap waits for it to end.
+    let waiting = world.call(post(1, "{}"));
+    let resumed = gateways.claim(&world, 1, &link).await;
+    assert!(matches!(resumed, Answer::Resumed), "{resumed:?}");
+    answer(stream).await;
+    assert_eq!(text(running.head().await).await.unwrap().body(), "ok");
+    answer(link.accept().await.unwrap().stream).await;
+    assert_eq!(text(waiting.head().await).await.unwrap().body(), "ok");
+    let down = timeout(KEEP / 2, async {
+        while !matches!(next_kind(&world).await, LinkReportKind::Down { .. }) {}
+    });
+    assert!(down.await.is_err(), "it was reported down");
+    assert!(link.is_attached());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kept_link_that_nobody_comes_back_to_is_down_after_its_time() {
+    let (mut world, mut gateways) = (World::new(config()), Gateways::default());
+    let (link, relay) = gateways.active(&mut world, 1).await;
+    let (running, _stream) = call(&mut world, &link).await;
+    let start = Instant::now();
+    cut(&link, relay).await;
+    let kind = next_kind(&world).await;
+    let lost = DownReason::Lost;
+    assert_eq!(kind, LinkReportKind::Down { reason: lost });
+    assert_eq!(start.elapsed(), KEEP);
+    assert_eq!(running.head().await.status(), 502);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_gateway_gets_nothing_by_claiming_a_kept_link() {
+    let (mut world, mut gateways) = (World::new(config()), Gateways::default());
+    let (link, relay) = gateways.active(&mut world, 1).await;
+    let (running, stream) = call(&mut world, &link).await;
+    cut(&link, relay).await;
+    world.approve(2);
+    // It knows everything but the first gateway's key.
+    let answered = gateways.claim(&world, 2, &link).await;
+    assert!(matches!(answered, Answer::Active { .. }), "{answered:?}");
+    drop(answered);
+    let resumed = gateways.claim(&world, 1, &link).await;
+    assert!(matches!(resumed, Answer::Resumed), "{resumed:?}");
+    answer(stream).await;
+    assert_eq!(text(running.head().await).await.unwrap().body(), "ok");
+}
+
+#[tokio::test(start_paused = true)]
+async fn access_that_is_withdrawn_ends_a_kept_link_at_once() {
+    let (mut world, mut gateways) = (World::new(config()), Gateways::default());
+    let (link, relay) = gateways.active(&mut world, 1).await;
+    let (running, _stream) = call(&mut world, &link).await;
+    cut(&link, relay).await;
+    world.decide(1, GatewayState::Refused);
+    let start = Instant::now();
+    world.publish();
+    let kind = next_kind(&world).await;
+    let withdrawn = DownReason::Withdrawn(mcp_tunnel_auth::LinkRefusal::GatewayRefused);
+    assert_eq!(kind, LinkReportKind::Down { reason: withdrawn });
+    assert_eq!(running.head().await.status(), 502);
+    assert!(start.elapsed() < 2 * SECOND);
+    let refused = gateways.claim(&world, 1, &link).await;
+    assert!(matches!(refused, Answer::Refused(_)), "{refused:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rotated_token_does_not_come_back_to_a_kept_link() {
+    let (mut world, mut gateways) = (World::new(config()), Gateways::default());
+    let (link, relay) = gateways.active(&mut world, 1).await;
+    cut(&link, relay).await;
+    world.rotate_token();
+    world.publish();
+    assert!(matches!(
+        next_kind(&world).await,
+        LinkReportKind::Down { .. }
+    ));
+    let refused = gateways.claim(&world, 1, &link).await;
+    assert!(matches!(refused, Answer::Refused(_)), "{refused:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn kept_links_are_bounded() {
+    let config = config().set_max_kept_links_per_tunnel(1);
+    let (mut world, mut gateways) = (World::new(config), Gateways::default());
+    let (first, first_relay) = gateways.active(&mut world, 1).await;
+    let (second, second_relay) = gateways.active(&mut world, 2).await;
+    cut(&first, first_relay).await;
+    let start = Instant::now();
+    cut(&second, second_relay).await;
+    assert!(matches!(
+        next_kind(&world).await,
+        LinkReportKind::Down { .. }
+    ));
+    assert!(start.elapsed() <= SECOND, "{:?}", start.elapsed());
+    let resumed = gateways.claim(&world, 1, &first).await;
+    assert!(matches!(resumed, Answer::Resumed), "{resumed:?}");
+    let anew = gateways.claim(&world, 2, &second).await;
+    assert!(matches!(anew, Answer::Active { .. }), "{anew:?}");
+}
