@@ -19,7 +19,7 @@ pub(crate) struct History {
     past: Past,
     session: SessionId,
     kept: Arc<Histories>,
-    _memory: OwnedSemaphorePermit,
+    _memory: Option<OwnedSemaphorePermit>,
 }
 
 /// What was read of a history.
@@ -170,27 +170,25 @@ impl Histories {
     }
 }
 
-/// A bound on what many histories, or many bodies, take at once; whoever comes later waits.
+/// A bound on what many large histories, or many large bodies, take at once; whoever comes
+/// later waits. Small ones never wait for large ones: connections bound them.
 pub(crate) struct Memory(Arc<Semaphore>);
 
 impl Memory {
-    pub(crate) fn new(mebibytes: u32) -> Self {
-        let permits = usize::try_from(mebibytes).unwrap_or(usize::MAX);
-        Self(Arc::new(Semaphore::new(
-            permits.min(Semaphore::MAX_PERMITS),
-        )))
+    pub(crate) fn new() -> Self {
+        let permits = usize::try_from(MEMORY_KIBIBYTES).unwrap_or(usize::MAX);
+        Self(Arc::new(Semaphore::new(permits)))
     }
 
     /// Waits until `bytes` more are allowed. One that is larger than all is let in alone.
-    pub(crate) async fn take(&self, bytes: u64) -> OwnedSemaphorePermit {
-        let wanted = u32::try_from(bytes >> 20)
-            .unwrap_or(u32::MAX)
-            .saturating_add(1);
-        let permits = wanted.min(MEMORY_MEBIBYTES);
-        Arc::clone(&self.0)
-            .acquire_many_owned(permits)
-            .await
-            .expect("the semaphore is never closed")
+    pub(crate) async fn take(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        if bytes <= SMALL_BYTES {
+            return None;
+        }
+        let wanted = u32::try_from(bytes >> 10).unwrap_or(u32::MAX);
+        let permits = wanted.min(MEMORY_KIBIBYTES);
+        let permit = Arc::clone(&self.0).acquire_many_owned(permits).await;
+        Some(permit.expect("the semaphore is never closed"))
     }
 }
 
@@ -236,9 +234,12 @@ pub(crate) fn status_of(ledger: &Ledger) -> SessionStatus {
 /// Bytes that are read at once.
 const PAGE_BYTES: u64 = 4 << 20;
 
-/// Mebibytes of all histories that are being read, and of all bodies that come in: the largest
-/// history is as large. Raising it lets clients with long histories take more memory at once.
-pub(crate) const MEMORY_MEBIBYTES: u32 = 256;
+/// Kibibytes of all large histories that are being read, and of all large bodies that come in:
+/// 256 MiB, as the largest history has. Raising it lets clients with such take more memory at once.
+const MEMORY_KIBIBYTES: u32 = 256 << 10;
+
+/// What counts as small: results of most tools, histories of short sessions.
+const SMALL_BYTES: u64 = 256 << 10;
 
 /// What is kept of histories that nobody reads now: the sessions that are busy.
 const KEPT_BYTES_MOST: u64 = 32 << 20;

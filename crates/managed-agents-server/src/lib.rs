@@ -94,9 +94,9 @@ impl Server {
                 authenticate,
                 pollers: Pollers::default(),
                 streams: Streams::default(),
-                memory: Memory::new(history::MEMORY_MEBIBYTES),
+                memory: Memory::new(),
                 histories: Arc::default(),
-                bodies: Memory::new(history::MEMORY_MEBIBYTES),
+                bodies: Memory::new(),
             }),
         }
     }

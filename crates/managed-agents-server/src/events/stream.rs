@@ -25,7 +25,7 @@ use crate::failure::{answer, chain};
 use crate::history::event_of;
 use crate::hooks::{Caller, Id};
 use crate::shared::Shared;
-use crate::store::{Acting, StoreError, Topic};
+use crate::store::{Acting, Denial, StoreError, Topic};
 
 pub(super) async fn stream(
     State(shared): State<Arc<Shared>>,
@@ -121,15 +121,26 @@ impl Stream {
         let page = page.await?;
         self.more = page.more;
         let mut text = String::new();
+        let mut over = None;
         for row in &page.rows {
             self.position = row.seq;
             let event = event_of(row)?;
             text.push_str(&sse::frame(&event));
-            // Clients are done with these; of a deleted session nothing else can follow.
+            // Of a deleted session nothing else can follow.
             self.ended = *event.kind() == EventType::SessionDeleted;
+            if *event.kind() == EventType::SessionStatusTerminated {
+                over = Some(sse::frame(&event));
+            }
         }
-        if !self.ended {
-            self.judged().await?;
+        match self.judged().await {
+            Ok(()) => {}
+            Err(StoreError::NotFound) if self.ended => {}
+            // The claim ended with the session: its holder is told that, and nothing else.
+            Err(StoreError::Denied(Denial::ClaimOver)) if over.is_some() => {
+                self.ended = true;
+                return Ok(over.map(Bytes::from));
+            }
+            Err(error) => return Err(error),
         }
         Ok((!text.is_empty()).then(|| text.into()))
     }

@@ -58,6 +58,20 @@ async fn a_stream_ends_with_its_session() {
 }
 
 #[tokio::test]
+async fn a_worker_is_told_that_its_session_is_over() {
+    let world = World::new().await;
+    let session = world.session().await;
+    let held = world.held().await;
+    let mut frames = world.stream(&session, &held.token).await;
+    world
+        .post(&format!("/v1/sessions/{session}/archive"), Value::Null)
+        .await;
+    let (name, _) = frames.next().await.expect("it is told");
+    assert_eq!(name, "session.status_terminated");
+    assert_eq!(frames.next().await, None);
+}
+
+#[tokio::test]
 async fn a_session_has_so_many_streams() {
     let world = World::new().await;
     let session = world.session().await;
