@@ -20,6 +20,7 @@ pub struct Config {
     pub(crate) environment_keys_most: u32,
     pub(crate) skills_most: u32,
     pub(crate) skill_versions_most: u32,
+    pub(crate) audit_kept: SignedDuration,
     pub(crate) lease: SignedDuration,
     pub(crate) loops: Loops,
 }
@@ -40,6 +41,7 @@ impl Config {
             environment_keys_most: 64,
             skills_most: 1000,
             skill_versions_most: 100,
+            audit_kept: SignedDuration::from_hours(400 * 24),
             lease: SignedDuration::from_secs(90),
             loops: Loops::default(),
         }
@@ -49,6 +51,13 @@ impl Config {
     #[must_use]
     pub fn with_older_master(mut self, master: MasterKey) -> Self {
         self.older_masters.push(master);
+        self
+    }
+
+    /// How long the audit is kept. Default 400 days: a year, and time to look at it.
+    #[must_use]
+    pub const fn with_audit_kept(mut self, kept: SignedDuration) -> Self {
+        self.audit_kept = kept;
         self
     }
 

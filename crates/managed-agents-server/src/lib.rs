@@ -30,6 +30,7 @@
 
 mod absent;
 mod agents;
+mod audit;
 mod config;
 mod driver;
 mod environment;
@@ -109,7 +110,10 @@ impl Server {
     /// # Cancel safety
     /// It may be dropped and started again: what was under way is done again.
     pub async fn run(&self, stop: CancellationToken) {
-        driver::run(Arc::clone(&self.shared), stop).await;
+        tokio::select! {
+            () = driver::run(Arc::clone(&self.shared), stop) => {}
+            () = audit::forget_old(&self.shared) => {}
+        }
         self.shared.closing.cancel();
     }
 
@@ -141,6 +145,7 @@ fn all_routes() -> Vec<hooks::Route> {
     routes.extend(environments::routes());
     routes.extend(environment_keys::routes());
     routes.extend(skills::routes());
+    routes.extend(audit::routes());
     routes.extend(sessions::routes());
     routes.extend(events::routes());
     routes.extend(threads::routes());

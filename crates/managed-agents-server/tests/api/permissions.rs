@@ -128,7 +128,7 @@ fn force(_: &World) -> Value {
 #[rustfmt::skip]
 fn table() -> Vec<Case> {
     use Permission::{
-        AgentsManage, AgentsRead, EnvironmentKeysManage, EnvironmentsManage, EnvironmentsRead,
+        AgentsManage, AgentsRead, AuditRead, EnvironmentKeysManage, EnvironmentsManage, EnvironmentsRead,
         SessionsManage, SessionsRead, SkillsManage, SkillsRead,
     };
     vec![
@@ -156,6 +156,7 @@ fn table() -> Vec<Case> {
         api("GET", "/v1/skills/{skill}/versions/{version}", SkillsRead).key().item(),
         api("DELETE", "/v1/skills/{skill}/versions/{version}", SkillsManage),
         api("GET", "/v1/skills/{skill}/versions/{version}/content", SkillsRead).key().item(),
+        api("GET", "/v1/audit/sessions", AuditRead),
         api("POST", "/v1/sessions", SessionsManage).json(session),
         api("GET", "/v1/sessions", SessionsRead),
         api("GET", "/v1/sessions/{session}", SessionsRead).key().item(),

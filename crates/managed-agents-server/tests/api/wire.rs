@@ -149,3 +149,45 @@ async fn keys_of_an_archived_environment_are_told_so() {
     let code = &answer.body["error"]["details"]["error_code"];
     assert_eq!(code, "environment_archived");
 }
+
+#[tokio::test]
+async fn the_audit_is_read_by_pages_and_of_ones_own_workspace_only() {
+    let world = World::new(Stage::Acknowledged).await;
+    let why = json!({ "reason": "its host is gone" });
+    world
+        .post("/v1/environments/{environment}/keys/{key}/revoke", &why)
+        .await;
+    let first = world.get("/v1/audit/sessions?limit=2").await;
+    let newest = &first["data"][0];
+    assert_eq!(newest["action"], "environment_key.revoke");
+    assert_eq!(newest["object_id"], world.id("{key}"));
+    assert_eq!(newest["reason"], "its host is gone");
+    assert_eq!(newest["actor"], "user:home");
+    let mut actions = Vec::new();
+    let mut next = first;
+    loop {
+        let rows = next["data"].as_array().unwrap().clone();
+        actions.extend(rows.iter().map(|row| row["action"].clone()));
+        let Some(page) = next["next_page"].as_str() else {
+            break;
+        };
+        let path = format!("/v1/audit/sessions?limit=2&page={page}");
+        next = world.get(&path).await;
+    }
+    assert_eq!(
+        json!(actions),
+        json!([
+            "environment_key.revoke",
+            "skill_version.create",
+            "skill.create",
+            "agent.create",
+            "environment_key.create",
+            "environment.create",
+            "environment.create"
+        ])
+    );
+    let abroad = "abroad/audit:read";
+    let path = "/v1/audit/sessions";
+    let answer = world.call("GET", path, abroad, &Value::Null).await;
+    assert_eq!(answer.body["data"], json!([]));
+}

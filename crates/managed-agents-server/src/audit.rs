@@ -1,0 +1,98 @@
+//! The audit of agents, environments, their keys and skills: how it is read and forgotten.
+//!
+//! Its rows are written by the store, in the transaction of the change itself.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use jiff::Timestamp;
+use managed_agents_api::serve::{ApiError, PageParams, Permission};
+use managed_agents_api::{AuditEntry, Page};
+use mcp_tunnel_auth::{EnvironmentId, encode_id};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::warn;
+
+use crate::environment;
+use crate::failure::{answer, chain};
+use crate::hooks::{Caller, Route, Takes};
+use crate::pages::{listing, page};
+use crate::shared::Shared;
+use crate::store::AuditRecord;
+
+pub(crate) fn routes() -> Vec<Route> {
+    let read = Takes::api(Permission::AuditRead);
+    vec![Route::get("/v1/audit/sessions", read, list)]
+}
+
+/// Forgets what is too old, for ever.
+pub(crate) async fn forget_old(shared: &Shared) {
+    let mut tick = interval(FORGET_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let before = environment::now().saturating_sub(shared.config.audit_kept);
+        let before = before.unwrap_or(Timestamp::MIN);
+        if let Err(error) = shared.store.forget_audit(before).await {
+            warn!(error = chain(&error), "old audit rows were not forgotten");
+        }
+    }
+}
+
+async fn list(
+    State(shared): State<Arc<Shared>>,
+    caller: Caller,
+    params: PageParams,
+) -> Result<Json<Page<AuditEntry>>, ApiError> {
+    let listing = listing::<AuditId>(params)?;
+    let listed = shared
+        .store
+        .audit(&caller.workspace, &listing)
+        .await
+        .map_err(answer::<EnvironmentId>)?;
+    let id_of = |record: &AuditRecord| record.change.audit_id.clone();
+    Ok(Json(page(listed, id_of, show)))
+}
+
+fn show(record: AuditRecord) -> AuditEntry {
+    let AuditRecord {
+        change,
+        action,
+        object,
+    } = record;
+    AuditEntry {
+        id: change.audit_id,
+        created_at: change.at,
+        actor: change.actor,
+        address: change.address.map(|address| address.to_string()),
+        action,
+        object_id: object,
+        reason: change.reason,
+    }
+}
+
+/// The id of a row, in a page token: any row's, since it only says where to go on.
+struct AuditId(String);
+
+impl FromStr for AuditId {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let form = encode_id(PREFIX, 0, &[0; 10]);
+        let is_id = text.starts_with(PREFIX) && text.len() == form.len() && text.is_ascii();
+        is_id.then(|| Self(text.to_owned())).ok_or(())
+    }
+}
+
+impl fmt::Display for AuditId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+const PREFIX: &str = "audit";
+
+const FORGET_EVERY: Duration = Duration::from_secs(3600);
