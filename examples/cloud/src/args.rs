@@ -92,6 +92,9 @@ pub(crate) struct ServeArgs {
     /// How long calls wait for a gateway whose connection is lost, in seconds; 0: they fail at once
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub(crate) link_keep: u32,
+    /// Limit the requests of a workspace as the vendor does: 300 changes and 1200 reads a minute
+    #[arg(long)]
+    pub(crate) rate_limits: bool,
     /// File of the master key, instead of DIR/master.key; further lines are older keys
     #[arg(long, value_name = "FILE")]
     pub(crate) master_key_file: Option<PathBuf>,

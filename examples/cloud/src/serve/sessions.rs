@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use managed_agents_server::store::{SqliteConfig, SqliteStore};
-use managed_agents_server::{Config, Server};
+use managed_agents_server::{Config, RateLimits, Server};
 use mcp_console::ApiKeys;
 
 use super::console::unusable;
@@ -24,9 +24,12 @@ pub(super) async fn open(
         .map_err(|error| unusable(&file, error))?;
     // The console has made sure of those that tunnel tokens need; no item outlives its key.
     let (newest, older) = MasterKeys::for_use(data, args, &[])?;
-    let config = older
+    let mut config = older
         .into_iter()
         .fold(Config::new(newest), Config::with_older_master);
+    if args.rate_limits {
+        config = config.with_rate_limits(RateLimits::vendor());
+    }
     let store = Arc::new(store);
     let server = Server::new(
         Arc::clone(&store) as _,

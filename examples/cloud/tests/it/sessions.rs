@@ -236,14 +236,7 @@ fn the_official_sdks_administer_agents_environments_and_skills() {
         let made = lines(program);
         let key = string(&made[0], "key");
         assert!(key.starts_with("mce_"));
-        for file in std::fs::read_dir(folder.path()).unwrap() {
-            let file = file.unwrap().path();
-            let content = std::fs::read(&file).unwrap_or_default();
-            let found = content
-                .windows(key.len())
-                .any(|part| part == key.as_bytes());
-            assert!(!found, "the key is in {}", file.display());
-        }
+        is_nowhere(&folder, &key);
         assert!(cloud.stop().success());
     }
 }
@@ -261,8 +254,89 @@ fn the_official_workers_serve_sessions_of_the_official_clients() {
             }
         }
     });
+    // Tokens of items are derived, never kept; keys are kept as hashes.
+    is_nowhere(&folder, "mci_");
+    is_nowhere(&folder, "mce_");
     assert!(cloud.stop().success());
 }
+
+#[track_caller]
+fn is_nowhere(folder: &Folder, secret: &str) {
+    for file in std::fs::read_dir(folder.path()).expect("a folder") {
+        let file = file.expect("a file").path();
+        let content = std::fs::read(&file).unwrap_or_default();
+        let mut parts = content.windows(secret.len());
+        let found = parts.any(|part| part == secret.as_bytes());
+        assert!(!found, "{secret} is in {}", file.display());
+    }
+}
+
+#[test]
+fn sessions_survive_a_kill_and_end_with_the_process() {
+    let Some(python) = Sdk::Python.interpreter() else {
+        return;
+    };
+    let folder = Folder::new();
+    let cloud = folder.start(&[]);
+    let variables = Variables::of(&cloud, &folder);
+    let program = Sdk::Python.program("administer", &variables);
+    let made = lines(program.expect("Python")).remove(0);
+    // Its message waits for a worker when the process is killed.
+    let waited = folder.run(&[
+        "session",
+        "run",
+        "--environment",
+        &string(&made, "environment"),
+        "--wait",
+        "1",
+        "echo still here",
+    ]);
+    assert_eq!(waited.status.code(), Some(4), "{}", errors(&waited));
+    cloud.kill();
+    let cloud = folder.start(&[]);
+    let workdir = tempfile::tempdir().expect("a folder");
+    let worker = Variables::of(&cloud, &folder)
+        .without("ANTHROPIC_API_KEY")
+        .with("ENVIRONMENT_ID", string(&made, "environment"))
+        .with("ANTHROPIC_ENVIRONMENT_KEY", string(&made, "key"))
+        .with("WORKDIR", workdir.path().to_string_lossy())
+        .with("HOME", workdir.path().to_string_lossy());
+    let worker = Sdk::Python.program("worker", &worker).expect("Python");
+    let _worker = Worker::start(worker);
+    let mut follow = Command::new(python);
+    follow
+        .arg("-c")
+        .arg(FOLLOW)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .envs(Variables::of(&cloud, &folder).0)
+        .stdout(Stdio::piped());
+    let mut follow = follow.spawn().expect("Python");
+    let mut told = BufReader::new(follow.stdout.take().expect("a pipe"));
+    let mut line = String::new();
+    told.read_line(&mut line).expect("a line");
+    assert_eq!(line.trim(), "still here");
+    // A stream and a worker's poll are open: neither keeps the process.
+    assert!(cloud.stop().success());
+    drop(follow.kill());
+    drop(follow.wait());
+}
+
+/// Prints the first result of the newest session, and goes on with its stream.
+const FOLLOW: &str = r#"
+import anthropic, time
+client = anthropic.Anthropic()
+session = next(iter(client.beta.sessions.list()))
+stream = client.beta.sessions.events.stream(session.id)
+while True:
+    found = [e for e in client.beta.sessions.events.list(session.id) if e.type == "user.tool_result"]
+    if found:
+        break
+    time.sleep(0.05)
+print(found[0].content[0].text, flush=True)
+for event in stream:
+    pass
+"#;
 
 #[test]
 fn the_command_line_gives_what_a_worker_needs() {
