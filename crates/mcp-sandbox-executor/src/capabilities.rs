@@ -2,6 +2,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::{CreateError, Limits, Network, SandboxSpec, Workspace};
+
 /// What a backend can do: read before choosing it, shown to operators.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -18,6 +20,10 @@ pub struct Capabilities {
     pub network: Vec<NetworkKind>,
     /// What survives of a sandbox, and how.
     pub persistence: Persistence,
+    /// Directories of the host or volumes of the provider may be mounted.
+    pub mounts: bool,
+    /// Sandboxes may end by themselves after a time to live.
+    pub time_to_live: bool,
     /// A command's events come while it runs. Without it `exec` answers when the
     /// command has ended (see [`Completed`](crate::Completed)).
     pub streaming: bool,
@@ -50,6 +56,8 @@ impl Capabilities {
             limits: LimitSupport::default(),
             network: Vec::new(),
             persistence: Persistence::default(),
+            mounts: false,
+            time_to_live: false,
             streaming: false,
             stdin: false,
             terminal: false,
@@ -59,6 +67,60 @@ impl Capabilities {
             listing: false,
             max_lifetime: None,
             idle_timeout: None,
+        }
+    }
+}
+
+impl Capabilities {
+    /// Refuses a specification that asks for what this record does not promise: the
+    /// first thing that a simple `create` does.
+    ///
+    /// # Errors
+    /// [`CreateError::Unsupported`], with the first thing that is not there.
+    pub fn admits(&self, spec: &SandboxSpec) -> Result<(), CreateError> {
+        let given = |limit: Enforcement| limit != Enforcement::None;
+        let Limits {
+            memory_bytes,
+            cpu_millis,
+            processes,
+            disk_bytes,
+            inodes,
+            open_files,
+            file_bytes,
+        } = spec.limits;
+        let files = inodes.is_some() || open_files.is_some() || file_bytes.is_some();
+        let disk = disk_bytes.is_some() || files;
+        let persistent = matches!(spec.workspace, Workspace::Named(_));
+        let open = self.network.contains(&NetworkKind::Open);
+        let asked = [
+            (
+                memory_bytes.is_some() && !given(self.limits.memory),
+                "a limit on memory",
+            ),
+            (
+                cpu_millis.is_some() && !given(self.limits.cpu),
+                "a limit on processors",
+            ),
+            (
+                processes.is_some() && !given(self.limits.processes),
+                "a limit on processes",
+            ),
+            (disk && !given(self.limits.disk), "a limit on files"),
+            (
+                persistent && !self.persistence.workspaces,
+                "a named workspace",
+            ),
+            (spec.network == Network::Host && !open, "an open network"),
+            (!spec.mounts.is_empty() && !self.mounts, "mounts"),
+            (
+                spec.time_to_live.is_some() && !self.time_to_live,
+                "a time to live",
+            ),
+            (spec.image.is_some(), "images by name"),
+        ];
+        match asked.into_iter().find(|(lacking, _)| *lacking) {
+            Some((_, what)) => Err(CreateError::Unsupported { what }),
+            None => Ok(()),
         }
     }
 }
@@ -146,4 +208,49 @@ pub enum FileHelper {
     BuiltIn,
     /// Upload the static helper with `put`, then run it with `exec`.
     Upload,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{Mount, WorkspaceName};
+
+    #[track_caller]
+    fn check(all: &Capabilities, spec: SandboxSpec, lacking: Option<&str>) {
+        let got = match all.admits(&spec) {
+            Ok(()) => None,
+            Err(CreateError::Unsupported { what }) => Some(what),
+            Err(error) => panic!("{error:?}"),
+        };
+        assert_eq!(got, lacking, "{spec:?}");
+    }
+
+    #[test]
+    fn only_what_was_promised_is_admitted() {
+        let mut all = Capabilities::minimal("x", Isolation::Nothing);
+        let limits = Limits {
+            memory_bytes: Some(1),
+            ..Limits::default()
+        };
+        let plain = SandboxSpec::new().with_env("A", "1").with_label("b", "2");
+        check(&all, plain.clone(), None);
+        let named = Workspace::Named(WorkspaceName::parse("w").unwrap());
+        let mount = Mount::read_only("/a", "/a");
+        for (spec, what) in [
+            (plain.clone().with_limits(limits), "a limit on memory"),
+            (plain.clone().with_workspace(named), "a named workspace"),
+            (plain.clone().with_mount(mount), "mounts"),
+            (plain.clone().with_network(Network::Host), "an open network"),
+            (
+                plain.clone().with_time_to_live(Duration::ZERO),
+                "a time to live",
+            ),
+        ] {
+            check(&all, spec, Some(what));
+        }
+        all.limits.memory = Enforcement::Advisory;
+        check(&all, plain.with_limits(limits), None);
+    }
 }

@@ -1,4 +1,6 @@
 use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,6 +12,28 @@ use crate::{Exit, Process, ProcessEvent, SandboxError, Signal};
 pub struct Completed(VecDeque<ProcessEvent>);
 
 impl Completed {
+    /// Its output was written to files, which are read from their start: unlike pipes
+    /// they hold no call for a child in the background.
+    ///
+    /// # Errors
+    /// The files cannot be read.
+    pub fn of_files(
+        stdout: File,
+        stderr: File,
+        exit: Exit,
+        limit: Option<u64>,
+    ) -> io::Result<Self> {
+        // One byte more than fits, so that it is said that there was more.
+        let most = limit.map_or(u64::MAX, |limit| limit.saturating_add(1));
+        let read = |mut file: File| {
+            let mut bytes = Vec::new();
+            file.rewind()?;
+            file.take(most).read_to_end(&mut bytes)?;
+            Ok::<_, io::Error>(Bytes::from(bytes))
+        };
+        Ok(Self::new(read(stdout)?, read(stderr)?, exit, limit))
+    }
+
     /// Its whole output, which is cut to `limit` bytes in all, and how it ended.
     pub fn new(stdout: Bytes, stderr: Bytes, exit: Exit, limit: Option<u64>) -> Self {
         let mut room = limit.map_or(usize::MAX, |limit| {

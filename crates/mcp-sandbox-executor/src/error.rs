@@ -1,4 +1,5 @@
 use std::error::Error as StdError;
+use std::io;
 
 use thiserror::Error;
 
@@ -86,4 +87,30 @@ pub enum SandboxError {
     /// The backend could not be reached or answered nonsense.
     #[error("the sandbox backend is not available")]
     Backend(#[source] Source),
+}
+
+impl SandboxError {
+    /// Why the operating system did not start a program.
+    pub fn not_started(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::ProgramNotFound,
+            io::ErrorKind::PermissionDenied => Self::ProgramNotExecutable,
+            io::ErrorKind::InvalidInput => Self::Invalid {
+                what: "command line",
+            },
+            _ => Self::Backend(error.into()),
+        }
+    }
+}
+
+impl From<io::Error> for SandboxError {
+    fn from(error: io::Error) -> Self {
+        Self::Backend(error.into())
+    }
+}
+
+impl From<io::Error> for CreateError {
+    fn from(error: io::Error) -> Self {
+        Self::Backend(error.into())
+    }
 }

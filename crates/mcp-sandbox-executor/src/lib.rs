@@ -11,6 +11,11 @@
 //! makes and finds sandboxes, [`Sandbox`] runs commands and moves files,
 //! [`Process`] is one running command. There is no runtime in the signatures.
 //!
+//! The least that a provider writes is [`Executor::create`] and, of a sandbox,
+//! `info`, `exec` and `destroy`: files then travel by commands, a command that has
+//! ended is [`Completed`], and [`Capabilities::admits`] refuses what is not there.
+//! `examples/embed` has such an executor in 60 lines; it passes the suite.
+//!
 //! A backend says what it can do in [`Capabilities`]; nothing is reduced to the
 //! lowest common denominator, and every method that a backend lacks has a
 //! default that answers [`SandboxError::Unsupported`].
@@ -39,6 +44,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod by_exec;
 mod capabilities;
 mod completed;
 mod error;

@@ -93,6 +93,24 @@ impl Command {
         self
     }
 
+    /// The program's name and its arguments, for a backend that takes nothing else.
+    ///
+    /// # Errors
+    /// It is the file helper, or there is no name.
+    pub fn argv(&self) -> Result<(&str, &[String]), SandboxError> {
+        match &self.program {
+            Program::Argv(argv) => match argv.as_slice() {
+                [name, arguments @ ..] => Ok((name, arguments)),
+                [] => Err(SandboxError::Invalid {
+                    what: "command line",
+                }),
+            },
+            Program::FileHelper => Err(SandboxError::Unsupported {
+                what: "run the file helper",
+            }),
+        }
+    }
+
     fn of(program: Program) -> Self {
         Self {
             program,
@@ -243,6 +261,17 @@ pub enum Exit {
     Signal(i32),
     /// This side or a limit ended it.
     Killed(KillReason),
+}
+
+#[cfg(unix)]
+impl From<std::process::ExitStatus> for Exit {
+    fn from(status: std::process::ExitStatus) -> Self {
+        use std::os::unix::process::ExitStatusExt as _;
+        match status.code() {
+            Some(code) => Self::Code(u8::try_from(code).unwrap_or(u8::MAX)),
+            None => Self::Signal(status.signal().unwrap_or_default()),
+        }
+    }
 }
 
 impl Exit {

@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::by_exec;
 use crate::{
     Capabilities, Command, CreateError, Label, Process, SandboxError, SandboxId, SandboxSpec,
     WorkspaceName,
@@ -101,22 +102,27 @@ pub trait Sandbox: Send + Sync {
 
     /// Writes a file inside, parent directories included, with mode 0644 (0755
     /// when `executable`). Relative paths are relative to the working directory.
+    /// By default with commands, for which a `sh` and a `base64` must be inside.
     ///
     /// # Errors
     /// [`SandboxError::File`] when the sandbox itself refuses.
     ///
     /// # Cancel safety
     /// Not cancel safe: a part may have been written.
-    async fn put(&self, path: &str, content: Bytes, executable: bool) -> Result<(), SandboxError>;
+    async fn put(&self, path: &str, content: Bytes, executable: bool) -> Result<(), SandboxError> {
+        by_exec::put(self, path, &content, executable).await
+    }
 
-    /// Reads a regular file of at most `limit` bytes inside.
+    /// Reads a regular file of at most `limit` bytes inside; by default with `cat`.
     ///
     /// # Errors
     /// [`SandboxError::FileNotFound`]; [`SandboxError::Limit`] when it is larger.
     ///
     /// # Cancel safety
     /// Cancel safe.
-    async fn get(&self, path: &str, limit: u64) -> Result<Bytes, SandboxError>;
+    async fn get(&self, path: &str, limit: u64) -> Result<Bytes, SandboxError> {
+        by_exec::get(self, path, limit).await
+    }
 
     /// Unpacks an uncompressed tar archive into a directory inside.
     ///
@@ -146,14 +152,18 @@ pub trait Sandbox: Send + Sync {
         })
     }
 
-    /// Moves the end of the sandbox to `ttl` from now.
+    /// Moves the end of the sandbox to `ttl` from now. Where it has no end of its
+    /// own, this only tells whether it is still there.
     ///
     /// # Errors
     /// [`SandboxError::Gone`].
     ///
     /// # Cancel safety
     /// Cancel safe.
-    async fn keep_alive(&self, ttl: Duration) -> Result<(), SandboxError>;
+    async fn keep_alive(&self, ttl: Duration) -> Result<(), SandboxError> {
+        let _ = ttl;
+        self.exec(Command::new(["true"])).await.map(drop)
+    }
 
     /// Stops every process until [`Sandbox::resume`].
     ///

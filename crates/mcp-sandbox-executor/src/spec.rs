@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -204,6 +205,17 @@ pub struct WorkspaceName(String);
 pub struct WorkspaceNameError;
 
 impl SandboxId {
+    /// An id that no other sandbox of this machine has: for providers without ids of
+    /// their own.
+    pub fn unique() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        // Its own process id may come back after a restart; the time does not.
+        let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let nanoseconds = started.map_or(0, |time| time.as_nanos());
+        Self(format!("{}-{nanoseconds}-{number}", std::process::id()))
+    }
+
     /// Parses an id.
     ///
     /// # Errors
@@ -321,6 +333,13 @@ mod tests {
         ] {
             check_workspace(bad, false);
         }
+    }
+
+    #[test]
+    fn ids_of_ones_own_are_ids_and_differ() {
+        let (one, two) = (SandboxId::unique(), SandboxId::unique());
+        assert_ne!(one, two);
+        assert_eq!(SandboxId::parse(one.as_str()).as_ref(), Ok(&one));
     }
 
     #[test]

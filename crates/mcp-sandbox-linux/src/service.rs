@@ -229,6 +229,8 @@ impl Executor for LinuxExecutor {
         }
         all.persistence.workspaces = self.0.config.state_dir.is_some();
         all.persistence.suspend = *freezer;
+        all.mounts = *tier != Tier::T3;
+        all.time_to_live = true;
         all.streaming = true;
         all.stdin = true;
         all.terminal = true;

@@ -1,25 +1,20 @@
 //! An executor of one's own, judged by the public suite.
 //!
 //! It runs commands in a folder of the host: it isolates nothing, says so, and shows
-//! what a provider whose `exec` answers once has to write.
+//! all that a provider whose `exec` answers once has to write.
 #![expect(clippy::print_stdout, reason = "a program for the terminal")]
 
-use std::{fs, io, os::unix::process::ExitStatusExt as _, time::Duration};
+use std::{fs, process::Stdio, time::Duration};
 
-use bytes::Bytes;
 use mcp_sandbox_executor::{
     Capabilities, Command, Completed, CreateError, Executor, Exit, Isolation, KillReason, Process,
-    Program, Sandbox, SandboxError, SandboxId, SandboxInfo, SandboxSpec,
+    Sandbox, SandboxError, SandboxId, SandboxInfo, SandboxSpec,
 };
+use tempfile::{TempDir, tempdir, tempfile};
 use tokio::{process, sync::watch, time::timeout};
 
 struct Host;
-struct Folder(
-    SandboxInfo,
-    tempfile::TempDir,
-    SandboxSpec,
-    watch::Sender<bool>,
-);
+struct Folder(SandboxInfo, SandboxSpec, watch::Sender<Option<TempDir>>);
 
 #[async_trait::async_trait]
 impl Executor for Host {
@@ -28,22 +23,10 @@ impl Executor for Host {
     }
 
     async fn create(&self, spec: SandboxSpec) -> Result<Box<dyn Sandbox>, CreateError> {
-        let mut plain = SandboxSpec::new();
-        (plain.labels, plain.env) = (spec.labels.clone(), spec.env.clone());
-        if spec != plain {
-            return Err(CreateError::Unsupported {
-                what: "more than a folder",
-            });
-        }
-        let folder = tempfile::tempdir().map_err(|e| CreateError::Backend(e.into()))?;
-        let id = SandboxId::parse("host-1").map_err(|e| CreateError::Backend(e.into()))?;
-        let info = SandboxInfo::new(id, folder.path().to_string_lossy());
-        Ok(Box::new(Folder(
-            info,
-            folder,
-            spec,
-            watch::Sender::new(true),
-        )))
+        self.capabilities().admits(&spec)?;
+        let dir = tempdir()?;
+        let info = SandboxInfo::new(SandboxId::unique(), dir.path().to_string_lossy());
+        Ok(Box::new(Folder(info, spec, watch::Sender::new(Some(dir)))))
     }
 }
 
@@ -54,124 +37,40 @@ impl Sandbox for Folder {
     }
 
     async fn exec(&self, command: Command) -> Result<Box<dyn Process>, SandboxError> {
-        self.keep_alive(Duration::ZERO).await?;
-        let Program::Argv(argv) = &command.program else {
-            return Err(SandboxError::Unsupported {
-                what: "run the file helper",
-            });
-        };
-        let [name, rest @ ..] = argv.as_slice() else {
-            return Err(SandboxError::Invalid {
-                what: "command line",
-            });
-        };
+        self.2.borrow().as_ref().ok_or(SandboxError::Gone)?;
         let dir = command.working_dir.as_ref().unwrap_or(&self.0.working_dir);
         fs::read_dir(dir).map_err(|_| SandboxError::WorkingDirectory)?;
-        // Files and not pipes: a background child that holds them does not hold the call.
-        let streams = || {
-            Ok::<_, io::Error>([
-                tempfile::NamedTempFile::new()?,
-                tempfile::NamedTempFile::new()?,
-            ])
-        };
-        let [out, err] = streams().map_err(failed)?;
+        let (name, arguments) = command.argv()?;
+        let (out, err) = (tempfile()?, tempfile()?);
         let mut child = process::Command::new(name);
         child
-            .args(rest)
+            .args(arguments)
             .env_clear()
-            .env("PATH", "/usr/bin:/bin")
-            .envs(&self.2.env)
-            .envs(&command.env);
-        child
-            .current_dir(dir)
-            .stdin(std::process::Stdio::null())
-            .kill_on_drop(true);
-        child
-            .stdout(out.reopen().map_err(failed)?)
-            .stderr(err.reopen().map_err(failed)?);
-        let mut child = child.spawn().map_err(failed)?;
-        let limit = command.timeout.unwrap_or(Duration::from_secs(3600));
+            .env("PATH", "/usr/bin:/bin");
+        child.envs(&self.1.env).envs(&command.env).current_dir(dir);
+        child.stdin(Stdio::null()).kill_on_drop(true);
+        child.stdout(out.try_clone()?).stderr(err.try_clone()?);
+        let mut child = child.spawn().map_err(SandboxError::not_started)?;
+        let limit = command.timeout.unwrap_or(Duration::MAX);
         let exit = match timeout(limit, child.wait()).await {
-            Ok(status) => {
-                status
-                    .map_err(failed)
-                    .map(|status| match (status.code(), status.signal()) {
-                        (Some(code), _) => Exit::Code(u8::try_from(code).unwrap_or(255)),
-                        (None, signal) => Exit::Signal(signal.unwrap_or(0)),
-                    })?
-            }
+            Ok(status) => Exit::from(status?),
             Err(_) => Exit::Killed(KillReason::Timeout),
         };
-        let read =
-            |file: tempfile::NamedTempFile| fs::read(file.path()).map(Bytes::from).map_err(failed);
-        Ok(Box::new(Completed::new(
-            read(out)?,
-            read(err)?,
-            exit,
-            command.output_bytes,
-        )))
-    }
-
-    async fn put(&self, path: &str, content: Bytes, executable: bool) -> Result<(), SandboxError> {
-        let path = self.1.path().join(path);
-        fs::create_dir_all(path.parent().unwrap_or(&path))
-            .and_then(|()| fs::write(&path, content))
-            .map_err(failed)?;
-        let mode = if executable { 0o755 } else { 0o644 };
-        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
-            .map_err(failed)
-    }
-
-    async fn get(&self, path: &str, limit: u64) -> Result<Bytes, SandboxError> {
-        let path = self.1.path().join(path);
-        let inside = match path.canonicalize() {
-            Ok(path) => path.starts_with(self.1.path()) && path.is_file(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(SandboxError::FileNotFound);
-            }
-            Err(error) => return Err(failed(error)),
-        };
-        match fs::metadata(&path).map_err(failed)?.len() {
-            _ if !inside => Err(SandboxError::File("not a file of this folder".into())),
-            size if size > limit => Err(SandboxError::Limit {
-                what: "size of the file",
-            }),
-            _ => fs::read(path).map(Bytes::from).map_err(failed),
-        }
-    }
-
-    async fn keep_alive(&self, _ttl: Duration) -> Result<(), SandboxError> {
-        if *self.3.borrow() {
-            Ok(())
-        } else {
-            Err(SandboxError::Gone)
-        }
+        let limit = command.output_bytes;
+        Ok(Box::new(Completed::of_files(out, err, exit, limit)?))
     }
 
     async fn destroy(&self) -> Result<(), SandboxError> {
-        self.3.send_replace(false);
+        self.2.send_replace(None);
         Ok(())
-    }
-}
-
-fn failed(error: io::Error) -> SandboxError {
-    match error.kind() {
-        io::ErrorKind::NotFound => SandboxError::ProgramNotFound,
-        io::ErrorKind::PermissionDenied => SandboxError::ProgramNotExecutable,
-        io::ErrorKind::InvalidInput => SandboxError::Invalid {
-            what: "command line or path",
-        },
-        _ => SandboxError::Backend(error.into()),
     }
 }
 
 /// Runs the functional cases.
 #[tokio::main]
 pub(crate) async fn main() {
-    let outcome = mcp_sandbox_conformance::Suite::new(&Host)
-        .functional_only()
-        .run()
-        .await;
+    let suite = mcp_sandbox_conformance::Suite::new(&Host);
+    let outcome = suite.functional_only().run().await;
     print!("{outcome}");
     assert!(outcome.passed());
 }
