@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 use managed_agents_api::{
-    Begun, Event, EventFilter, HeartbeatQuery, Page, PollQuery, RawJson, SendEvents, Session,
-    SessionResource, SessionStatus, StopWork, StreamFilter, TimeRange, Work, WorkHeartbeat,
-    WorkQueueStats, WorkSecret, WorkState,
+    Begun, ErrorType, Event, EventFilter, HeartbeatQuery, Page, PollQuery, RawJson, SendEvents,
+    Session, SessionResource, SessionStatus, StopWork, StreamFilter, TimeRange, Work,
+    WorkHeartbeat, WorkQueueStats, WorkSecret, WorkState,
 };
 use managed_agents_client::{BuildError, Client, ClientConfig, ClientError, EventStream};
 use secrecy::SecretString;
@@ -146,6 +146,18 @@ impl Queue {
     pub(crate) async fn stats(&self) -> Result<WorkQueueStats, Refusal> {
         let stats = self.client.work(&self.environment).stats().await;
         stats.map_err(refusal)
+    }
+
+    /// Whether a session of this environment is over, or gone.
+    pub(crate) async fn is_over(&self, session: &str) -> Result<bool, Refusal> {
+        match self.client.sessions().retrieve(session).await {
+            Ok(session) => Ok(view(&session).ended),
+            // A proxy's 404 is not the server's word.
+            Err(ClientError::Api(api)) if api.status == 404 && api.kind == ErrorType::NotFound => {
+                Ok(true)
+            }
+            Err(error) => Err(refusal(error)),
+        }
     }
 
     /// Access to an item's session: by its secret, else by the environment key.

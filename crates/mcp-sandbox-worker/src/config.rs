@@ -39,6 +39,11 @@ pub enum WorkerConfigError {
     /// The worker's id goes into a header.
     #[error("a worker id has 1 to 128 printable ASCII characters")]
     WorkerId,
+    /// A variable of every sandbox holds a credential.
+    #[error(
+        "the variable {0} would put a credential inside sandboxes, where an agent's commands read it"
+    )]
+    Variable(String),
     /// There must be work to do, within reason.
     #[error("a worker serves 1 to 4096 sessions at once")]
     MaxSessions,
@@ -113,10 +118,23 @@ impl WorkerConfig {
     }
 
     /// What each session's sandbox is like; its workspace and labels are the worker's business.
-    #[must_use]
-    pub fn with_sandboxes(mut self, spec: SandboxSpec) -> Self {
+    ///
+    /// # Errors
+    /// A variable holds a credential of this product or of the vendor's: tools could read it.
+    pub fn with_sandboxes(mut self, spec: SandboxSpec) -> Result<Self, WorkerConfigError> {
+        let secret = |value: &str| {
+            let kind = CredentialKind::recognise(value);
+            kind.is_some_and(|kind| !matches!(kind, CredentialKind::Identifier))
+                || self
+                    .key
+                    .as_ref()
+                    .is_some_and(|key| key.expose_secret() == value)
+        };
+        if let Some((name, _)) = spec.env.iter().find(|(_, value)| secret(value)) {
+            return Err(WorkerConfigError::Variable(name.clone()));
+        }
         self.spec = spec;
-        self
+        Ok(self)
     }
 
     /// Sessions served at once. Default: 16.
@@ -216,6 +234,19 @@ mod tests {
             let text = mcp_diagnostics::telemetry::chain(&error).to_string();
             assert!(text.contains("environment key"), "{text}");
             assert!(!text.contains("secret"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_credential_among_the_variables_of_sandboxes_is_refused() {
+        let with = |value: &str| {
+            let config = config().with_key("of a gateway".into()).unwrap();
+            config.with_sandboxes(SandboxSpec::new().with_env("NAME", value))
+        };
+        assert!(with("plain").is_ok() && with("env_01").is_ok());
+        for secret in ["of a gateway", "sk-ant-api03-x", "mca_x"] {
+            let error = with(secret).unwrap_err().to_string();
+            assert!(error.contains("NAME") && !error.contains(secret), "{error}");
         }
     }
 

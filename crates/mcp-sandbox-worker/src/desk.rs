@@ -46,6 +46,8 @@ pub(crate) struct Desks {
     executor: Arc<dyn Executor>,
     spec: SandboxSpec,
     limits: KeepLimits,
+    /// Which queue this worker serves.
+    queue: String,
     resting: Mutex<HashMap<String, (Desk, Instant)>>,
 }
 
@@ -88,12 +90,14 @@ impl Desks {
         executor: Arc<dyn Executor>,
         spec: SandboxSpec,
         limits: KeepLimits,
+        queue: String,
     ) -> Self {
         Self {
             store,
             executor,
             spec,
             limits,
+            queue,
             resting: Mutex::default(),
         }
     }
@@ -112,11 +116,13 @@ impl Desks {
                 return Ok(desk);
             }
             let (store, id) = (self.store.clone(), session.to_owned());
+            let queue = self.queue.clone();
             let taken = blocking(move || -> io::Result<_> {
-                let Some(kept) = store.try_lock(&id)? else {
+                let Some(mut kept) = store.try_lock(&id)? else {
                     store.want(&id);
                     return Ok(None);
                 };
+                kept.belongs_to(&queue)?;
                 let journal = kept.journal()?;
                 Ok(Some(Disk { kept, journal }))
             });
@@ -207,17 +213,32 @@ impl Desks {
             store::outdated(store.records(), now, keep, limits.keep_bytes)
         });
         for session in outdated.await {
-            let (store, id) = (self.store.clone(), session.clone());
-            // One that is in use says so by its lock.
-            let Ok(Some(kept)) = blocking(move || store.try_lock(&id)).await else {
-                continue;
-            };
-            let name = kept.record().workspace.clone();
-            if self.delete_workspace(&name).await {
-                info!(session = %session, workspace = name.as_str(), "files of a session deleted: kept long enough");
-                if let Err(error) = blocking(move || kept.remove()).await {
-                    warn!(session = %session, %error, "the session's folder cannot be removed");
-                }
+            self.delete(&session, "kept long enough").await;
+        }
+    }
+
+    /// Sessions of this queue that have files and no item here, the longest unused first.
+    pub(crate) async fn unused(&self) -> Vec<String> {
+        let (store, queue) = (self.store.clone(), self.queue.clone());
+        let mut records = blocking(move || store.records()).await;
+        records.retain(|record| record.queue == queue);
+        records.sort_by_key(|record| record.used_at);
+        records.into_iter().map(|record| record.session).collect()
+    }
+
+    /// Deletes the files of a session that nobody uses.
+    pub(crate) async fn delete(&self, session: &str, why: &'static str) {
+        self.end_resting(session).await;
+        let (store, id) = (self.store.clone(), session.to_owned());
+        // One that is in use says so by its lock.
+        let Ok(Some(kept)) = blocking(move || store.try_lock(&id)).await else {
+            return;
+        };
+        let name = kept.record().workspace.clone();
+        if self.delete_workspace(&name).await {
+            info!(%session, workspace = name.as_str(), why, "files of a session deleted");
+            if let Err(error) = blocking(move || kept.remove()).await {
+                warn!(%session, %error, "the session's folder cannot be removed");
             }
         }
     }

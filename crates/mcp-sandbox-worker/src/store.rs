@@ -55,6 +55,9 @@ pub(crate) struct Record {
     /// A result was posted since the workspace was made: the agent knows this one.
     #[serde(default)]
     pub(crate) known: bool,
+    /// Whose session it is: workers of several queues may share the folder.
+    #[serde(default)]
+    pub(crate) queue: String,
 }
 
 impl Store {
@@ -156,6 +159,18 @@ impl Kept {
         !self.record.known
     }
 
+    /// Notes whose session it is.
+    ///
+    /// # Errors
+    /// The disk refused.
+    pub(crate) fn belongs_to(&mut self, queue: &str) -> io::Result<()> {
+        if self.record.queue == queue {
+            return Ok(());
+        }
+        queue.clone_into(&mut self.record.queue);
+        self.write()
+    }
+
     /// Notes that the agent knows the workspace now.
     ///
     /// # Errors
@@ -193,7 +208,11 @@ impl Kept {
     /// # Errors
     /// The disk refused.
     pub(crate) fn renew(&mut self) -> io::Result<()> {
-        self.record = Record::new(&self.record.session)?;
+        let queue = std::mem::take(&mut self.record.queue);
+        self.record = Record {
+            queue,
+            ..Record::new(&self.record.session)?
+        };
         self.write()
     }
 
@@ -249,6 +268,7 @@ impl Record {
             used_at: now,
             bytes: 0,
             known: false,
+            queue: String::new(),
         })
     }
 }

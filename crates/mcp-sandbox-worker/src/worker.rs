@@ -9,7 +9,7 @@ use mcp_sandbox_executor::Executor;
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -89,7 +89,8 @@ impl Worker {
             source,
         })?;
         let queue = Arc::new(Queue::new(&config)?);
-        let desks = Desks::new(store, executor, config.spec.clone(), config.limits);
+        let name = format!("{} {}", config.base_url, config.environment);
+        let desks = Desks::new(store, executor, config.spec.clone(), config.limits, name);
         Ok(Self {
             queue,
             desks: Arc::new(desks),
@@ -121,7 +122,11 @@ impl Worker {
             Arc::clone(&self.desks),
             beside_stop.clone(),
         ));
-        beside.spawn(tidy(Arc::clone(&self.desks), beside_stop.clone()));
+        beside.spawn(tidy(
+            Arc::clone(&self.desks),
+            Arc::clone(&self.queue),
+            beside_stop.clone(),
+        ));
         beside.spawn(watch_progress(
             self.progress.subscribe(),
             self.readiness.clone(),
@@ -370,11 +375,12 @@ impl ClaimedItem {
     }
 }
 
-/// Ends idle sandboxes and deletes outdated files.
-async fn tidy(desks: Arc<Desks>, stop: CancellationToken) {
+/// Ends idle sandboxes, and deletes files that are outdated or whose session is over.
+async fn tidy(desks: Arc<Desks>, queue: Arc<Queue>, stop: CancellationToken) {
     let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut swept = None::<Instant>;
+    let mut asking = Vec::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -383,7 +389,15 @@ async fn tidy(desks: Arc<Desks>, stop: CancellationToken) {
         desks.end_idle().await;
         if swept.is_none_or(|at| at.elapsed() >= SWEEP) {
             desks.sweep().await;
+            asking = desks.unused().await;
+            asking.reverse();
             swept = Some(Instant::now());
+        }
+        // One a tick: the queue's server has better things to do.
+        if let Some(session) = asking.pop()
+            && matches!(queue.is_over(&session).await, Ok(true))
+        {
+            desks.delete(&session, "the session is over").await;
         }
     }
 }

@@ -90,7 +90,7 @@ async fn prepare(
     say_tier(&executor);
     let idle = Some(serve.max_idle).filter(|idle| !idle.is_zero());
     let config = config
-        .with_sandboxes(compose::spec(&sandbox)?)
+        .with_sandboxes(compose::spec(&sandbox)?)?
         .with_max_idle(idle)
         .with_sandbox_idle(serve.sandbox_idle)
         .with_session_keep(serve.session_keep)

@@ -1,5 +1,6 @@
 //! `ps`, `logs` and `stop`: asks the workers of this host over their sockets.
 
+use anyhow::Context as _;
 use mcp_sandbox_worker::{ControlAnswer, ControlRequest, SessionRow, WorkerConfig, ask_workers};
 
 use crate::args::SocketArgs;
@@ -79,7 +80,13 @@ async fn ask(args: &SocketArgs, request: &ControlRequest) -> Result<Vec<(u32, Co
     let asked = async {
         let state = compose::state_dir(args.workdir.as_deref())?;
         let folder = WorkerConfig::sockets(&compose::worker_folder(&state));
-        anyhow::Ok(ask_workers(&folder, request).await?)
+        let hint = || {
+            format!(
+                "no worker has run with --workdir {}, or it is another user's: name the workers' --workdir",
+                state.display()
+            )
+        };
+        ask_workers(&folder, request).await.with_context(hint)
     };
     match asked.await {
         Ok(answers) if answers.is_empty() => {

@@ -188,6 +188,36 @@ async fn files_end_with_their_session() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn files_of_a_session_that_ended_elsewhere_are_found_and_deleted() {
+    let test = "files_of_a_session_that_ended_elsewhere_are_found_and_deleted";
+    if !possible(test).await {
+        return;
+    }
+    let (platform, workdir) = (Platform::start().await, workdir());
+    platform.inside().session("sesn_1");
+    platform.inside().session("sesn_2");
+    let worker = Program::worker(&platform, workdir.path(), &[]);
+    for session in ["sesn_1", "sesn_2"] {
+        platform
+            .call(session, "bash", json!({"command": "touch a"}))
+            .await;
+    }
+    worker.terminate().await;
+    platform.inside().forget("sesn_1");
+    let worker = Program::worker(&platform, workdir.path(), &[]);
+    let sessions = workdir.path().join("worker/sessions");
+    platform
+        .until("the deletion", |_| {
+            (!sessions.join("sesn_1").exists()).then_some(())
+        })
+        .await;
+    worker.terminate().await;
+    assert!(sessions.join("sesn_2").exists());
+    let workspaces = std::fs::read_dir(workdir.path().join("workspaces")).unwrap();
+    assert_eq!(workspaces.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn skills_are_unpacked_inside_and_bad_ones_left_out() {
     if !possible("skills_are_unpacked_inside_and_bad_ones_left_out").await {
         return;

@@ -75,6 +75,15 @@ async fn ps_logs_and_stop_reach_the_worker_of_this_user() {
             inside.is_over("sesn_1").then_some(())
         })
         .await;
+    let mut elsewhere = bare();
+    elsewhere.args(["ps", "--workdir", "/nonexistent"]);
+    let elsewhere = output(elsewhere).await;
+    assert_eq!(elsewhere.status.code(), Some(2));
+    let said = String::from_utf8(elsewhere.stderr).unwrap();
+    assert!(
+        said.contains("no worker has run with --workdir /nonexistent"),
+        "{said}"
+    );
     // Another user cannot even see the socket.
     let folder = workdir.path().join("worker");
     let mode =

@@ -202,6 +202,11 @@ impl Inside {
         id
     }
 
+    /// Deletes a session.
+    pub(crate) fn forget(&mut self, session: &str) {
+        self.sessions.remove(session);
+    }
+
     /// Gives an item to the queue again, as after an expired lease.
     pub(crate) fn requeue(&mut self, work: &str) {
         let item = self.items.get_mut(work).unwrap();
