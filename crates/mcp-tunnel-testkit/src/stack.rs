@@ -3,6 +3,7 @@
 use crate::{
     process::{self, Process},
     rmcp_client::http_client,
+    tools::Reserved,
 };
 use anyhow::{Context, Result, bail, ensure};
 use http::Method;
@@ -60,6 +61,7 @@ pub struct Cloud {
     addresses: Addresses,
     data: PathBuf,
     _own: Option<TempDir>,
+    _ports: Vec<Reserved>,
 }
 
 /// Where a cloud listens.
@@ -91,12 +93,23 @@ impl Cloud {
             .clone()
             .or_else(|| Some(own.as_ref()?.path().join("data")));
         let data = data.context("no folder")?;
-        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        // Kept while it is down: what starts again has to find its ports free.
+        let mut ports = Vec::new();
+        let mut port = || -> Result<SocketAddr> {
+            let reserved = Reserved::new()?;
+            let address = reserved.address();
+            ports.push(reserved);
+            Ok(address)
+        };
         let wanted = Addresses {
-            api: anywhere,
-            edge: anywhere,
-            ingress: anywhere,
-            dev: options.dev_ingresses.iter().map(|_| anywhere).collect(),
+            api: port()?,
+            edge: port()?,
+            ingress: port()?,
+            dev: options
+                .dev_ingresses
+                .iter()
+                .map(|_| port())
+                .collect::<Result<_>>()?,
         };
         let (process, addresses) = launch(&data, &options, &wanted).await?;
         Ok(Self {
@@ -105,6 +118,7 @@ impl Cloud {
             addresses,
             data,
             _own: own,
+            _ports: ports,
         })
     }
 

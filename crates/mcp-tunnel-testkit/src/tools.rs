@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -10,6 +10,8 @@ use std::{
         atomic::{AtomicU16, Ordering},
     },
 };
+
+use tokio::net::TcpSocket;
 
 /// What the tests run under Node.js, Python and as root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +136,38 @@ pub fn free_port() -> std::io::Result<u16> {
         }
     }
     Err(std::io::ErrorKind::AddrInUse.into())
+}
+
+/// A loopback address that nobody else gets while this lives, for programs that end and come back.
+///
+/// It is bound and not listened on: kernels then give its port to nobody, connecting to it is refused,
+/// and whoever asks for it by number may listen on it.
+#[derive(Debug)]
+pub struct Reserved {
+    address: SocketAddr,
+    _socket: TcpSocket,
+}
+
+impl Reserved {
+    /// Takes a port out of those that the kernel hands out.
+    ///
+    /// # Errors
+    /// No port is free.
+    pub fn new() -> std::io::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_reuseaddr(true)?;
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        Ok(Self {
+            address: socket.local_addr()?,
+            _socket: socket,
+        })
+    }
+
+    /// The address.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
 }
 
 /// One of this package's scripts.

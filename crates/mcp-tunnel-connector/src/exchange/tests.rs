@@ -377,9 +377,14 @@ async fn a_server_that_does_not_begin_in_time_is_504() {
 
 #[tokio::test]
 async fn a_server_that_is_down_is_502_and_the_answer_says_which_hop_and_the_id() {
-    let server = Server::bind().await;
-    let upstreams = server.upstreams();
-    drop(server);
+    // Bound and not listened on: nobody else gets the port meanwhile.
+    let down = tokio::net::TcpSocket::new_v4().unwrap();
+    down.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let server = server_at(down.local_addr().unwrap());
+    let upstreams = Arc::new(Upstreams::new(
+        &ServerSet::new(vec![server]).unwrap(),
+        &dialler(),
+    ));
     let mut edge = Edge::open(&upstreams, "");
     edge.send(CALL).await;
     let answer = edge.answer().await;

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::edge::{Edge, config, servers};
-use crate::server::{Server, json};
+use crate::server::{Server, json, reserved};
 
 #[track_caller]
 fn line(report: &Report, hop: &str, status: Status, part: &str) {
@@ -135,9 +135,9 @@ async fn a_pending_key_is_a_warning_with_the_command_that_approves() {
 
 #[tokio::test]
 async fn a_refused_credential_is_3_and_an_edge_that_is_down_is_4() {
-    let (edge, server) = (Edge::bind().await, Server::bind().await);
-    let config = config(edge.address, server.address);
-    drop(server);
+    let (edge, (_down, nowhere)) = (Edge::bind().await, reserved());
+    let to_nowhere = |edge| config(edge, nowhere);
+    let config = to_nowhere(edge.address);
     let refuse = async {
         edge.incoming()
             .await
@@ -156,8 +156,8 @@ async fn a_refused_credential_is_3_and_an_edge_that_is_down_is_4() {
     line(&report, "mcp", Status::Fail, "Connection refused");
     assert_eq!(report.exit_code(), 3);
 
-    drop(edge);
-    let report = check(&config).await.unwrap();
+    let (_down, no_edge) = reserved();
+    let report = check(&to_nowhere(no_edge)).await.unwrap();
     line(&report, "tcp", Status::Fail, "Connection refused");
     line(&report, "tls", Status::Skip, "no connection");
     assert_eq!(report.exit_code(), 4);

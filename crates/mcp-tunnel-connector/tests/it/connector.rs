@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::edge::{
     CALL, Edge, answer, ca, config, connector, finish, key, open, open_as, servers, snapshot, token,
 };
-use crate::server::{Server, given_up};
+use crate::server::{Server, given_up, reserved};
 
 /// Both at once until the edge has a link and the connector says so.
 async fn linked(edge: &mut Edge, connector: &mut Connector) -> Link {
@@ -292,10 +292,9 @@ async fn an_unknown_tunnel_gets_a_second_chance() {
 
 #[tokio::test]
 async fn an_edge_that_is_down_ends_the_program_only_if_asked_and_is_found_again() {
-    let (edge, server) = (Edge::bind().await, Server::bind().await);
-    let mut connector = connector(&edge, server.address);
-    let address = edge.address;
-    drop(edge);
+    let (_port, address) = reserved();
+    let server = Server::bind().await;
+    let mut connector = Connector::new(config(address, server.address)).unwrap();
     let lost = loop {
         let event = connector.next_event().await;
         if matches!(event, Event::Lost { .. }) {

@@ -5,6 +5,16 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+/// A port that nobody gets while the socket lives: it is bound and not listened on, so that connecting is refused, and
+/// whoever asks for it by number may listen on it.
+pub(crate) fn reserved() -> (tokio::net::TcpSocket, SocketAddr) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
+}
+
 pub(crate) struct Server {
     listener: TcpListener,
     pub(crate) address: SocketAddr,

@@ -25,6 +25,16 @@ struct Edge {
     drivers: JoinSet<CloseReason>,
 }
 
+/// A port that nobody gets while the socket lives: it is bound and not listened on, so that connecting is refused, and
+/// whoever asks for it by number may listen on it.
+fn reserved() -> (tokio::net::TcpSocket, SocketAddr) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
+}
+
 impl Edge {
     async fn start() -> Self {
         Self::bind("127.0.0.1:0".parse().unwrap()).await
@@ -223,7 +233,7 @@ async fn a_link_that_is_lost_is_dialled_again() {
 
 #[tokio::test]
 async fn an_edge_that_starts_later_is_found() {
-    let address = Edge::start().await.address();
+    let (_port, address) = reserved();
     let mut uplink = uplink(address);
     for attempt in 1..4 {
         let first = uplink.next().await;
@@ -244,7 +254,7 @@ async fn an_edge_that_starts_later_is_found() {
 
 #[tokio::test(start_paused = true)]
 async fn waits_grow_to_the_cap_and_are_jittered() {
-    let address = Edge::start().await.address();
+    let (_port, address) = reserved();
     let config = config().set_backoff(Duration::from_secs(1), Duration::from_secs(8));
     let mut uplink = Uplink::new(target(address), config);
     let mut waits = Vec::new();
@@ -270,7 +280,7 @@ async fn waits_grow_to_the_cap_and_are_jittered() {
 #[tokio::test]
 async fn a_healthy_link_starts_the_back_off_over() {
     for (healthy_after, attempt) in [(Duration::ZERO, 2), (Duration::from_secs(3600), 4)] {
-        let address = Edge::start().await.address();
+        let (_port, address) = reserved();
         let config = config().set_healthy_after(healthy_after);
         let mut uplink = Uplink::new(target(address), config);
         for _ in 0..2 {
@@ -388,11 +398,12 @@ async fn a_drain_ends_at_its_deadline() {
 
 #[tokio::test]
 async fn stopping_between_attempts_is_immediate() {
-    let mut waiting = uplink(Edge::start().await.address());
+    let (_port, address) = reserved();
+    let mut waiting = uplink(address);
     until_lost(&mut waiting).await;
     waiting.stop();
     assert!(matches!(waiting.next().await, UplinkEvent::Stopped));
-    let mut fresh = uplink(Edge::start().await.address());
+    let mut fresh = uplink(address);
     fresh.drain();
     assert!(matches!(fresh.next().await, UplinkEvent::Stopped));
 }
@@ -400,7 +411,8 @@ async fn stopping_between_attempts_is_immediate() {
 #[tokio::test]
 async fn dialling_at_once_skips_the_wait() {
     let config = config().set_backoff(Duration::from_secs(3600), Duration::from_secs(3600));
-    let mut uplink = Uplink::new(target(Edge::start().await.address()), config);
+    let (_port, address) = reserved();
+    let mut uplink = Uplink::new(target(address), config);
     until_lost(&mut uplink).await;
     uplink.dial_now();
     assert!(matches!(
