@@ -44,7 +44,16 @@ pub(crate) struct Resumption {
     key: ResumeKey,
     /// Of the last attempt that counted.
     epoch: u32,
+    /// Changes of link that the peer may still make at once.
+    left: u32,
+    /// Up to when that is counted.
+    counted: Instant,
 }
+
+/// ABUSE-1: changes of link that a peer may make at once, and as many each [`PER`].
+const BURST: u32 = 64;
+/// One more each so often; an honest gateway stays below, since it waits before it replaces a young link.
+const PER: Duration = Duration::from_millis(500);
 
 /// The time without a link.
 #[derive(Debug)]
@@ -75,6 +84,9 @@ pub enum ClaimError {
     /// A later attempt has come before this one.
     #[error("a later attempt has come before")]
     Stale,
+    /// The peer has changed links too often: the session has ended with that.
+    #[error("too many changes of link")]
+    TooMany,
     /// The peer does not know the session's first connection.
     #[error("the claim is not proven")]
     NotProven,
@@ -87,7 +99,21 @@ impl Resumption {
             session: resumable.session,
             key: key?,
             epoch: 0,
+            left: BURST,
+            counted: now(),
         })
+    }
+
+    /// Takes one change of link off the budget; `false` if it is spent.
+    fn spend(&mut self, now: Instant) -> bool {
+        let gained = now.saturating_duration_since(self.counted).as_millis() / PER.as_millis();
+        if let Ok(gained) = u32::try_from(gained) {
+            self.left = self.left.saturating_add(gained).min(BURST);
+            self.counted += PER * gained;
+        }
+        let left = self.left.checked_sub(1);
+        self.left = left.unwrap_or(0);
+        left.is_some()
     }
 }
 
@@ -149,6 +175,14 @@ impl Shared {
         }
         if !resumption.key.is_proven(exporter, Side::Gateway, claim) {
             return Err(ClaimError::NotProven);
+        }
+        if !resumption.spend(now()) {
+            // ABUSE-1: the peer is told on the link that it has, if it has one.
+            state.connection.close(CloseCode::FLOOD_RESUMES, "");
+            state.take_events(&mut wakes);
+            Self::wake_driver(state);
+            self.wake(&mut wakes);
+            return Err(ClaimError::TooMany);
         }
         resumption.epoch = claim.epoch;
         let key = resumption.key.clone();

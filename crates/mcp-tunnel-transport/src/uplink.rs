@@ -47,6 +47,13 @@ pub use event::{LostReason, UplinkEvent};
 /// Links that may still finish their streams beside the current one; the oldest is closed beyond that.
 const MAX_RETIRING: usize = 4;
 
+/// The longest wait before a connection is replaced that the edge took up and that did not last: calls wait with it, and
+/// a path that breaks every second must not starve them.
+const YOUNG_WAIT: Duration = Duration::from_secs(1);
+
+/// The longest wait between attempts while a session without a connection is kept: it is not kept for long.
+const GAP_WAIT: Duration = Duration::from_secs(5);
+
 type Socket = ReadAhead<TcpStream>;
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -413,7 +420,7 @@ impl Uplink {
             self.backoff.reset();
             self.state = State::Due;
         } else {
-            let delay = self.backoff.next(random());
+            let delay = self.backoff.next(random()).min(YOUNG_WAIT);
             self.wait(delay);
         }
         UplinkEvent::Resuming { reason }
@@ -463,7 +470,10 @@ impl Uplink {
     }
 
     fn lose(&mut self, reason: LostReason) -> UplinkEvent {
-        let delay = self.backoff.next(random());
+        let mut delay = self.backoff.next(random());
+        if self.gap.is_some() {
+            delay = delay.min(GAP_WAIT);
+        }
         self.wait(delay);
         UplinkEvent::Lost { reason }
     }

@@ -457,6 +457,9 @@ fn refusal_of(error: &LinkError) -> Refusal {
         LinkError::Refused(refusal) => (refusal_code(*refusal), None),
         LinkError::Credential(_) => (RefusalCode::CREDENTIAL, None),
         LinkError::TooMany => (RefusalCode::OVERLOADED, Some(Duration::from_secs(60))),
+        LinkError::Claim(ClaimError::TooMany) => {
+            (RefusalCode::OVERLOADED, Some(Duration::from_secs(5)))
+        }
         LinkError::Claim(_) => (RefusalCode::SESSION, None),
         LinkError::NotApproved => (RefusalCode::UNAVAILABLE, Some(Duration::from_secs(1))),
         LinkError::NoAccessNews => (RefusalCode::UNAVAILABLE, Some(Duration::from_secs(5))),

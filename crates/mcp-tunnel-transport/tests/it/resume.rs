@@ -76,14 +76,22 @@ struct World {
 
 impl World {
     async fn start() -> Self {
+        Self::with(|config| {
+            config
+                .set_backoff(MS, 10 * MS)
+                .set_resumed_at_once_after(Duration::ZERO)
+        })
+        .await
+    }
+
+    async fn with(change: impl FnOnce(UplinkConfig) -> UplinkConfig) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let relay = Relay::start(listener.local_addr().unwrap()).await;
         let target = Target::new("edge.tunnel.localhost", 443).unwrap();
         let target = target.dialled_at(relay.address.to_string().parse().unwrap());
-        let config = UplinkConfig::new(client_config())
-            .set_link(LinkConfig::default().set_keep(KEEP))
-            .set_backoff(MS, 10 * MS)
-            .set_resumed_at_once_after(Duration::ZERO);
+        let config =
+            UplinkConfig::new(client_config()).set_link(LinkConfig::default().set_keep(KEEP));
+        let config = change(config);
         Self {
             listener,
             acceptor: TlsAcceptor::from(server_config(ca())),
@@ -193,6 +201,24 @@ async fn streams_go_on_over_one_connection_after_another() {
     assert_eq!(near.read_chunk().await.unwrap(), None);
     assert_eq!(far.read_chunk().await.unwrap(), None);
     assert!(edge.is_open() && gateway.is_open());
+}
+
+#[tokio::test]
+async fn connections_that_do_not_last_are_replaced_all_the_same() {
+    let hours = 60 * KEEP;
+    let mut world = World::with(|config| {
+        config
+            .set_backoff(hours, hours)
+            .set_resumed_at_once_after(hours)
+    })
+    .await;
+    let (edge, gateway) = world.links().await;
+    for _ in 0..2 {
+        world.relay.cut();
+        let resumed = resume(&mut world, &edge);
+        timeout(Duration::from_secs(30), resumed).await.unwrap();
+    }
+    assert!(gateway.is_open());
 }
 
 #[tokio::test]

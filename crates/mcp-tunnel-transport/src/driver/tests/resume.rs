@@ -301,6 +301,28 @@ async fn a_claim_without_proof_moves_nothing() {
     assert!(!kept.edge.is_attached());
 }
 
+/// ABUSE-1
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_changes_links_all_the_time_loses_its_session() {
+    let kept = Kept::start(Fault::EofAt(400)).await.unwrap();
+    let _stream = kept.edge.open(header(), Bytes::from(vec![0; 2000])).await;
+    assert!(kept.gateway.detached().await.is_some());
+    for _ in 0..64 {
+        kept.admit(&kept.claim()).unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await; // virtual
+    for _ in 0..2 {
+        kept.admit(&kept.claim()).unwrap();
+    }
+    assert_eq!(kept.admit(&kept.claim()), Err(ClaimError::TooMany));
+    let reason = kept.edge.closed().await;
+    let code = CloseCode::FLOOD_RESUMES;
+    assert!(
+        matches!(reason, CloseReason::Local { code: said } if said == code),
+        "{reason}"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_impossible_position_ends_the_session_and_is_said() {
     let kept = Kept::start(Fault::EofAt(400)).await.unwrap();
