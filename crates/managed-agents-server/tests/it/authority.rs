@@ -176,7 +176,11 @@ async fn a_revoked_key_ends_polls_streams_and_heartbeats() {
             .await;
         Instant::now()
     };
-    let (polled, revoked) = tokio::join!(polled, revoked);
+    let (mut polled, revoked) = tokio::join!(polled, revoked);
+    if polled.body.is_null() {
+        // The machine was so busy that the poll ended before the key was revoked.
+        polled = world.call("GET", &path, &world.key, &Value::Null).await;
+    }
     assert_eq!(polled.status, 401, "{}", polled.body);
     assert_eq!(by_key.next().await, None);
     assert_eq!(by_token.next().await, None);
