@@ -110,7 +110,7 @@ pub use raw::{RawJson, Unknown};
 pub use session::{
     AgentRef, AgentVersion, CreateSession, EventFilter, FileResource, MemoryStoreResource,
     RepositoryResource, Session, SessionFilter, SessionResource, SessionStats, SessionStatus,
-    SessionUsage, StreamFilter, Thread, UpdateSession, UpdateSessionAgent,
+    SessionUsage, SessionWorker, StreamFilter, Thread, UpdateSession, UpdateSessionAgent,
 };
 pub use skill::{Skill, SkillSource, SkillVersion};
 pub use tunnel::{CreateCertificate, CreateTunnel, Reason, Tunnel, TunnelCertificate, TunnelToken};

@@ -9,7 +9,7 @@ use crate::agent::{
 use crate::patch::nullable;
 use crate::query::{self, Order, TimeRange};
 use crate::vocabulary::{tagged, words};
-use crate::{EventType, RawJson};
+use crate::{EventType, RawJson, WorkState};
 
 /// A session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,6 +55,28 @@ pub struct Session {
     pub updated_at: Timestamp,
     /// When it was archived; it reads as terminated since.
     pub archived_at: Option<Timestamp>,
+    /// Ours alone: how its work stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<SessionWorker>,
+}
+
+/// How the work of a session stands: only our own servers tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionWorker {
+    /// Its newest item.
+    pub work_id: Option<String>,
+    /// Where that item stands.
+    pub state: Option<WorkState>,
+    /// The name of the worker that holds it, or held it last.
+    pub worker_id: Option<String>,
+    /// When the item was last queued.
+    pub queued_at: Option<Timestamp>,
+    /// Items that ended since the last progress while calls waited.
+    pub attempts: u32,
+    /// What the last worker or operator that ended an item said about it.
+    pub last_reason: Option<String>,
+    /// Why nothing goes on, where calls wait and nobody carries them out.
+    pub stuck: Option<String>,
 }
 
 words! {

@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use managed_agents_api::serve::{ApiError, JsonBody, Params, Permission};
 use managed_agents_api::{
-    Deleted, EventBody, LIMIT_DEFAULT, LIMIT_MAX, Order, Page, RawJson, SessionDeleted,
+    Deleted, EventBody, LIMIT_DEFAULT, LIMIT_MAX, Order, Page, RawJson, Session, SessionDeleted,
     SessionFilter, SessionStatusTerminated, SessionUpdated, UpdateSession,
 };
 use mcp_tunnel_auth::{AgentId, SessionId};
@@ -25,7 +25,7 @@ use crate::metadata;
 use crate::shared::Shared;
 use crate::store::{SessionChange, SessionListing, SessionStatus};
 
-pub(crate) use shown::{ShownSession, shown};
+pub(crate) use shown::shown;
 
 pub(crate) fn routes() -> Vec<Route> {
     let read = Takes::api(Permission::SessionsRead);
@@ -45,7 +45,7 @@ async fn list(
     State(shared): State<Arc<Shared>>,
     caller: Caller,
     Params(filter): Params<SessionFilter>,
-) -> Result<Json<Page<ShownSession>>, ApiError> {
+) -> Result<Json<Page<Session>>, ApiError> {
     let Some(listing) = listing(filter)? else {
         let data = Vec::new();
         return Ok(Json(Page {
@@ -69,7 +69,7 @@ async fn retrieve(
     State(shared): State<Arc<Shared>>,
     caller: Caller,
     Id(session): Id<SessionId>,
-) -> Result<Json<ShownSession>, ApiError> {
+) -> Result<Json<Session>, ApiError> {
     let found = shared.store.session(&caller.acting(), session).await;
     shown(found.map_err(answer::<SessionId>)?).map(Json)
 }
@@ -79,7 +79,7 @@ async fn update(
     caller: Caller,
     Id(session): Id<SessionId>,
     JsonBody(body): JsonBody<UpdateSession, BODY_BYTES_MOST>,
-) -> Result<Json<ShownSession>, ApiError> {
+) -> Result<Json<Session>, ApiError> {
     if body.budget.as_ref().is_some_and(Option::is_some) {
         return Err(ApiError::invalid("budget: budgets are not served here"));
     }
@@ -123,7 +123,7 @@ async fn archive(
     State(shared): State<Arc<Shared>>,
     caller: Caller,
     Id(session): Id<SessionId>,
-) -> Result<Json<ShownSession>, ApiError> {
+) -> Result<Json<Session>, ApiError> {
     let event = EventBody::SessionStatusTerminated(SessionStatusTerminated {});
     let event = written(&event).map_err(answer::<SessionId>)?;
     let archived = shared

@@ -6,11 +6,11 @@ use axum::Json;
 use axum::extract::State;
 use managed_agents_api::serve::{ApiError, JsonBody};
 use managed_agents_api::{
-    AgentRef, CreateSession, RawJson, SessionAgent, SessionResource, UpdateAgent,
+    AgentRef, CreateSession, RawJson, Session, SessionAgent, SessionResource, UpdateAgent,
 };
 use mcp_tunnel_auth::{AgentId, EnvironmentId, SessionId, ThreadId};
 
-use super::{BODY_BYTES_MOST, ShownSession, TITLE_MOST, shown};
+use super::{BODY_BYTES_MOST, TITLE_MOST, shown};
 use crate::agents;
 use crate::environment::{self, entropy, unix_ms};
 use crate::events::first_events;
@@ -24,7 +24,7 @@ pub(super) async fn create(
     State(shared): State<Arc<Shared>>,
     caller: Caller,
     JsonBody(body): JsonBody<CreateSession, BODY_BYTES_MOST>,
-) -> Result<Json<ShownSession>, ApiError> {
+) -> Result<Json<Session>, ApiError> {
     refuse_what_is_not_served(&body)?;
     let environment =
         EnvironmentId::parse(&body.environment_id).map_err(|_| not_found::<EnvironmentId>())?;

@@ -1,48 +1,21 @@
 //! A session as it is answered.
 
-use jiff::Timestamp;
 use managed_agents_api::serve::ApiError;
-use managed_agents_api::{Session, SessionStats, SessionUsage};
+use managed_agents_api::{Session, SessionStats, SessionUsage, SessionWorker};
 use mcp_tunnel_auth::SessionId;
-use serde::Serialize;
 
 use crate::failure::answer;
 use crate::history::agent_of;
 use crate::store::{ATTEMPTS_MOST, SessionRecord, SessionWork, WorkState};
 
-/// A session of the vendor's shape, and how its work stands: `worker` is our own.
-#[derive(Serialize)]
-pub(crate) struct ShownSession {
-    #[serde(flatten)]
-    session: Session,
-    worker: WorkerState,
-}
-
-/// How the work of a session stands.
-#[derive(Serialize)]
-struct WorkerState {
-    /// Its newest item.
-    work_id: Option<String>,
-    /// Where that item stands.
-    state: Option<&'static str>,
-    /// The name of the worker that holds it, or held it last.
-    worker_id: Option<String>,
-    /// When the item was last queued.
-    queued_at: Option<Timestamp>,
-    /// Items that ended since the last progress while tool calls waited.
-    attempts: u32,
-    /// What the last worker or operator that ended an item said about it.
-    last_reason: Option<String>,
-    /// Why nothing goes on, where tool calls wait and nobody runs them.
-    stuck: Option<String>,
-}
-
+/// A session of the vendor's shape, and how its work stands.
+///
 /// # Errors
 /// 500 where the row is damaged.
-pub(crate) fn shown(record: SessionRecord) -> Result<ShownSession, ApiError> {
+pub(crate) fn shown(record: SessionRecord) -> Result<Session, ApiError> {
     let agent = agent_of(&record).map_err(answer::<SessionId>)?;
     let worker = worker_state(&record);
-    let session = Session {
+    Ok(Session {
         id: record.id.to_string(),
         agent,
         environment_id: record.environment.to_string(),
@@ -59,15 +32,15 @@ pub(crate) fn shown(record: SessionRecord) -> Result<ShownSession, ApiError> {
         created_at: record.created_at,
         updated_at: record.updated_at,
         archived_at: record.archived_at,
-    };
-    Ok(ShownSession { session, worker })
+        worker: Some(worker),
+    })
 }
 
-fn worker_state(record: &SessionRecord) -> WorkerState {
+fn worker_state(record: &SessionRecord) -> SessionWorker {
     let work = record.work.as_ref();
-    WorkerState {
+    SessionWorker {
         work_id: work.map(|work| work.id.to_string()),
-        state: work.map(|work| work.state.as_str()),
+        state: work.map(|work| work.state.as_str().into()),
         worker_id: work.and_then(|work| work.worker.clone()),
         queued_at: work.map(|work| work.queued_at),
         attempts: record.attempts,
