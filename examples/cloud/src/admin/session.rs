@@ -1,26 +1,40 @@
-//! `mcp-cloud session`: commands in an environment, without a model.
+//! `mcp-cloud session`: calls in an environment, without a model.
 
+mod told;
+
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Subcommand};
 use managed_agents_api::{
-    Agent, AgentModel, AgentTool, AgentToolset, ContentBlock, CreateAgent, CreateSession, Event,
-    EventBody, EventFilter, PageQuery, Session, StopReason, UserMessage,
+    Agent, AgentModel, AgentToolset, CreateAgent, CreateSession, Event, EventBody, EventFilter,
+    PageQuery, Session, StopReason,
 };
+use managed_agents_client::Follow;
 use serde::Serialize;
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until};
 
-use super::table::{Table, ago, or_dash, visible};
+use super::table::{ago, or_dash, visible};
 use super::{Cloud, environment};
 use crate::failure::Failure;
 use crate::out::say;
+use told::Teller;
+
+/// The agent that `session run` makes once, and finds again; the title of its sessions too.
+const AGENT: &str = "mcp-cloud session run";
+
+/// Why nothing goes on is asked after this long without news, and then every so often.
+const QUIET: Duration = Duration::from_secs(3);
+
+/// Events of a page of history.
+const PAGE: u32 = 100;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Runs shell commands in an environment, to see whether its workers work
+    /// Runs shell commands or tool calls in an environment, to see whether its workers work
     Run(RunArguments),
-    /// Shows a session, and what happened in it
+    /// Shows a session, what happened in it, and why nothing goes on
     Show {
         /// Its id
         session: String,
@@ -36,121 +50,253 @@ pub(crate) struct RunArguments {
     #[arg(long, value_name = "SECONDS", default_value = "180")]
     wait: u64,
     /// Commands, one call of the tool `bash` each
-    #[arg(required = true, value_name = "COMMAND")]
+    #[arg(value_name = "COMMAND", required_unless_present_any = ["script", "message"])]
     commands: Vec<String>,
+    /// File with a JSON list of calls, {"name", "input"}: one turn each, an inner list at once
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["commands", "message"])]
+    script: Option<PathBuf>,
+    /// A message, as it is
+    #[arg(long, value_name = "TEXT", conflicts_with = "commands")]
+    message: Option<String>,
+    /// Another agent than the scripted one
+    #[arg(long, value_name = "ID")]
+    agent: Option<String>,
+    /// Goes on with a session that was kept
+    #[arg(long, value_name = "ID", conflicts_with_all = ["agent", "environment"])]
+    session: Option<String>,
+    /// Leaves the session open, with its files, for --session
+    #[arg(long)]
+    keep: bool,
 }
 
-/// One call, and what came back.
-#[derive(Debug, Serialize)]
-struct Answered {
-    command: String,
-    is_error: bool,
-    output: String,
-}
-
-/// The exit code is 1 where a command failed.
+/// The exit code is 1 where a call failed.
 pub(crate) async fn run(cloud: &Cloud, command: Command) -> Result<u8, Failure> {
     match command {
-        Command::Run(arguments) => run_commands(cloud, arguments).await,
+        Command::Run(arguments) => start(cloud, arguments).await,
         Command::Show { session } => show(cloud, &session).await.map(|()| 0),
     }
 }
 
-async fn run_commands(cloud: &Cloud, arguments: RunArguments) -> Result<u8, Failure> {
-    let environment = environment::find(cloud, arguments.environment.as_deref()).await?;
-    let agent = scripted(cloud).await?;
-    let mut new = CreateSession::new(&agent.id, &environment.id);
-    new.title = Some("mcp-cloud session run".to_owned());
-    let session = cloud.client.sessions().create(&new).await?;
-    let calls: Vec<_> = arguments
-        .commands
-        .iter()
-        .map(|command| json!({"name": "bash", "input": {"command": command}}))
-        .collect();
-    let calls = serde_json::to_string_pretty(&calls).map_err(Failure::internal)?;
-    let message = EventBody::UserMessage(UserMessage {
-        content: vec![ContentBlock::text(format!("```json\n{calls}\n```"))],
-    });
-    cloud.client.events(&session.id).send(&[message]).await?;
-    let wait = Duration::from_secs(arguments.wait);
-    let answered = answers(cloud, &session, arguments.commands, wait).await?;
-    cloud.client.sessions().archive(&session.id).await?;
-    let answer = json!({"session_id": session.id, "calls": answered});
+async fn start(cloud: &Cloud, arguments: RunArguments) -> Result<u8, Failure> {
+    let message = message(&arguments)?;
+    let archive = arguments.session.is_none() && !arguments.keep;
+    let session = session(cloud, &arguments).await?;
+    let events = cloud.client.events(&session.id);
+    let sent = events.send(&[EventBody::user_text(message)]).await?;
+    let mut run = Run {
+        cloud,
+        session: &session,
+        message: sent.into_iter().next(),
+        begun: false,
+        teller: Teller::new(!arguments.commands.is_empty()),
+        seen: Vec::new(),
+    };
+    run.follow(events.follow(), Duration::from_secs(arguments.wait))
+        .await?;
+    let Run { teller, seen, .. } = run;
+    if archive {
+        cloud.client.sessions().archive(&session.id).await?;
+    }
+    let answer = Answer {
+        session_id: &session.id,
+        session: &cloud.client.sessions().retrieve(&session.id).await?,
+        events: &seen,
+    };
     cloud.answer(&answer, || {
-        for one in &answered {
-            say!("$ {}", visible(&one.command));
-            for line in one.output.lines() {
-                say!("{}", visible(line));
-            }
-            if one.is_error {
-                say!("(failed)");
-            }
+        if !archive {
+            let (called_as, id) = (&cloud.called_as, &session.id);
+            say!("next: {called_as} session run --session {id} COMMAND");
         }
     })?;
-    Ok(u8::from(answered.iter().any(|one| one.is_error)))
+    Ok(u8::from(teller.failed()))
 }
 
-/// The results of the commands, in their order.
-async fn answers(
-    cloud: &Cloud,
-    session: &Session,
-    commands: Vec<String>,
-    wait: Duration,
-) -> Result<Vec<Answered>, Failure> {
-    let mut commands = commands.into_iter();
-    let mut answered = Vec::new();
-    let mut events = cloud.client.events(&session.id).follow();
-    loop {
-        let event = timeout(wait, events.next()).await;
-        let event = event.map_err(|_| nobody(cloud, session))??;
-        let Some(event) = event else {
-            return Err(Failure::refused(
-                "the session ended before its commands did",
-                format!("see why: {} session show {}", cloud.called_as, session.id),
-            ));
-        };
-        match event.body().map_err(Failure::internal)? {
-            EventBody::UserToolResult(result) => answered.push(Answered {
-                command: commands.next().unwrap_or_default(),
-                is_error: result.is_error == Some(true),
-                output: text_of(&result.content),
-            }),
-            EventBody::SessionStatusIdle(idle) => match idle.stop_reason {
-                StopReason::RequiresAction(_) => {}
-                StopReason::EndTurn(_) => return Ok(answered),
-                other => {
-                    return Err(Failure::refused(
-                        format_args!("the session stopped: {}", other.kind()),
-                        format!("see why: {} session show {}", cloud.called_as, session.id),
-                    ));
+/// The session that is run in: one that was kept, or a new one.
+async fn session(cloud: &Cloud, arguments: &RunArguments) -> Result<Session, Failure> {
+    if let Some(id) = &arguments.session {
+        return Ok(cloud.client.sessions().retrieve(id).await?);
+    }
+    let environment = environment::find(cloud, arguments.environment.as_deref()).await?;
+    let agent = match &arguments.agent {
+        Some(id) => id.clone(),
+        None => scripted(cloud).await?.id,
+    };
+    let mut new = CreateSession::new(agent, &environment.id);
+    new.title = Some(AGENT.to_owned());
+    Ok(cloud.client.sessions().create(&new).await?)
+}
+
+/// A session for programs.
+#[derive(Debug, Serialize)]
+struct Answer<'a> {
+    session_id: &'a str,
+    session: &'a Session,
+    events: &'a [Event],
+}
+
+/// One message on its way, and what was seen of it.
+struct Run<'a> {
+    cloud: &'a Cloud,
+    session: &'a Session,
+    message: Option<Event>,
+    /// Whether the message has been seen in the history.
+    begun: bool,
+    teller: Teller,
+    seen: Vec<Event>,
+}
+
+impl Run<'_> {
+    /// Shows what happens until the agent is idle again.
+    async fn follow(&mut self, mut follow: Follow, wait: Duration) -> Result<(), Failure> {
+        let mut news_at = Instant::now();
+        let mut ask_at = news_at + QUIET;
+        let mut told = None;
+        loop {
+            tokio::select! {
+                event = follow.next() => {
+                    let Some(event) = event? else { return Ok(()) };
+                    news_at = Instant::now();
+                    ask_at = news_at + QUIET;
+                    if self.take(event).await? {
+                        return Ok(());
+                    }
                 }
-            },
-            _ => {}
+                () = sleep_until(ask_at.min(news_at + wait)) => {
+                    let why = why(self.cloud, &self.session.id).await?;
+                    if news_at.elapsed() >= wait {
+                        return Err(self.late(why));
+                    }
+                    if why.is_some() && why != told && !self.cloud.json {
+                        say!("… {}", visible(why.as_deref().unwrap_or_default()));
+                    }
+                    told = why;
+                    ask_at = Instant::now() + QUIET;
+                }
+            }
+        }
+    }
+
+    /// Shows the event; whether it is the end.
+    async fn take(&mut self, event: Event) -> Result<bool, Failure> {
+        let sent = self.message.as_ref();
+        self.begun |= sent.is_none_or(|sent| sent.id() == event.id());
+        if !self.begun {
+            return Ok(false);
+        }
+        let lines = self.teller.tell(&event);
+        if !self.cloud.json {
+            lines.iter().for_each(|line| say!("{line}"));
+        }
+        let end = match event.body() {
+            Ok(EventBody::SessionStatusIdle(idle)) => {
+                let at_rest = !matches!(idle.stop_reason, StopReason::RequiresAction(_));
+                at_rest && self.is_answered_by(&event).await?
+            }
+            Ok(EventBody::SessionStatusTerminated(_) | EventBody::SessionDeleted(_)) => true,
+            _ => false,
+        };
+        self.seen.push(event);
+        Ok(end)
+    }
+
+    /// Whether the agent, idle now, has done what the message says: it may have been queued behind another turn.
+    async fn is_answered_by(&self, idle: &Event) -> Result<bool, Failure> {
+        let queued = |sent: &&Event| sent.processed_at().is_none();
+        let Some(message) = self.message.as_ref().filter(queued) else {
+            return Ok(true);
+        };
+        let history = history(self.cloud, &self.session.id).await?;
+        let place = |id: &str| history.iter().position(|event| event.id() == id);
+        Ok(place(message.id()) < place(idle.id()))
+    }
+
+    fn late(&self, why: Option<String>) -> Failure {
+        let why = why.map_or_else(|| "no worker answered".to_owned(), |why| visible(&why));
+        Failure::unreachable(
+            anyhow::anyhow!(why),
+            format!(
+                "is one running (mcp-sandbox worker), with a key of {}? The session goes on: {} session show {}",
+                self.session.environment_id, self.cloud.called_as, self.session.id
+            ),
+        )
+    }
+}
+
+async fn show(cloud: &Cloud, id: &str) -> Result<(), Failure> {
+    let session = cloud.client.sessions().retrieve(id).await?;
+    let events = history(cloud, id).await?;
+    let why = why(cloud, id).await?;
+    let answer = Answer {
+        session_id: id,
+        session: &session,
+        events: &events,
+    };
+    cloud.answer(&answer, || {
+        say!("session      {}", session.id);
+        say!("title        {}", visible(&or_dash(session.title.clone())));
+        say!("agent        {}", visible(&session.agent.name));
+        say!("environment  {}", session.environment_id);
+        say!("status       {}", session.status);
+        say!("created      {}", ago(Some(session.created_at)));
+        if let Some(worker) = &session.worker {
+            say!(
+                "worker       {}",
+                visible(&or_dash(worker.worker_id.clone()))
+            );
+            if let Some(reason) = &worker.last_reason {
+                say!("it said      {}", visible(reason));
+            }
+        }
+        say!();
+        let mut teller = Teller::new(false);
+        for line in events.iter().flat_map(|event| teller.tell(event)) {
+            say!("{line}");
+        }
+        if let Some(why) = why {
+            say!();
+            say!("Nothing goes on: {}", visible(&why));
+        }
+    })
+}
+
+/// Why nothing goes on, as far as the server or the queue can tell.
+async fn why(cloud: &Cloud, id: &str) -> Result<Option<String>, Failure> {
+    let session = cloud.client.sessions().retrieve(id).await?;
+    let stuck = session.worker.and_then(|worker| worker.stuck);
+    let Some(stuck) = stuck else { return Ok(None) };
+    let queue = cloud.client.work(&session.environment_id);
+    Ok(Some(match queue.stats().await?.workers_polling {
+        Some(0) => format!("{stuck} (no worker asked for work in the last 30 s)"),
+        _ => stuck,
+    }))
+}
+
+async fn history(cloud: &Cloud, id: &str) -> Result<Vec<Event>, Failure> {
+    let mut filter = EventFilter {
+        limit: Some(PAGE),
+        ..EventFilter::default()
+    };
+    let mut events = Vec::new();
+    loop {
+        let page = cloud.client.events(id).page(&filter).await?;
+        events.extend(page.data);
+        filter.page = page.next_page;
+        if filter.page.is_none() {
+            return Ok(events);
         }
     }
 }
 
-fn nobody(cloud: &Cloud, session: &Session) -> Failure {
-    Failure::unreachable(
-        anyhow::anyhow!("no worker answered"),
-        format!(
-            "is one running (mcp-sandbox worker), with a key of {}? see what is: {} environment list",
-            session.environment_id, cloud.called_as
-        ),
-    )
-}
-
-/// The agent that does what messages spell out: made once, found later.
+/// The agent that needs no model, made once.
 async fn scripted(cloud: &Cloud) -> Result<Agent, Failure> {
     let mut query = PageQuery {
-        include_archived: None,
-        limit: Some(managed_agents_api::LIMIT_MAX),
-        page: None,
+        limit: Some(100),
+        ..PageQuery::default()
     };
     loop {
         let page = cloud.client.agents().page(&query).await?;
-        let found = page.data.into_iter().find(|agent| agent.name == AGENT);
-        if let Some(agent) = found.filter(|agent| agent.model.id == AgentModel::SCRIPTED) {
+        let ours = |agent: &Agent| agent.name == AGENT && agent.model.id == AgentModel::SCRIPTED;
+        if let Some(agent) = page.data.into_iter().find(ours) {
             return Ok(agent);
         }
         query.page = page.next_page;
@@ -158,73 +304,33 @@ async fn scripted(cloud: &Cloud) -> Result<Agent, Failure> {
             break;
         }
     }
-    let mut new = CreateAgent::new(AGENT, AgentModel::named(AgentModel::SCRIPTED));
-    new.tools = Some(vec![AgentTool::Toolset(AgentToolset::default())]);
-    Ok(cloud.client.agents().create(&new).await?)
+    let wanted = CreateAgent {
+        tools: Some(vec![AgentToolset::default().into()]),
+        ..CreateAgent::new(AGENT, AgentModel::named(AgentModel::SCRIPTED))
+    };
+    Ok(cloud.client.agents().create(&wanted).await?)
 }
 
-async fn show(cloud: &Cloud, id: &str) -> Result<(), Failure> {
-    let session = cloud.client.sessions().retrieve(id).await?;
-    let events = history(cloud, id).await?;
-    let answer = json!({"session": session, "events": events});
-    cloud.answer(&answer, || {
-        say!("session      {}", session.id);
-        say!("status       {}", session.status);
-        say!(
-            "title        {}",
-            or_dash(session.title.as_deref().map(visible))
-        );
-        say!(
-            "agent        {} version {}",
-            visible(&session.agent.name),
-            session.agent.version
-        );
-        say!("environment  {}", session.environment_id);
-        say!("created      {}", ago(Some(session.created_at)));
-        say!();
-        let mut table = Table::new(&["EVENT", "WHEN", "WHAT"]);
-        for event in &events {
-            table.row([
-                event.kind().to_string(),
-                ago(event.processed_at()),
-                what(event),
-            ]);
+fn message(arguments: &RunArguments) -> Result<String, Failure> {
+    if let Some(text) = &arguments.message {
+        return Ok(text.clone());
+    }
+    let calls = match &arguments.script {
+        Some(file) => read(file)?,
+        None => {
+            let commands = arguments.commands.iter();
+            let calls: Vec<_> = commands
+                .map(|command| json!({"name": "bash", "input": {"command": command}}))
+                .collect();
+            serde_json::to_string_pretty(&calls).map_err(Failure::internal)?
         }
-        table.print("nothing happened in it yet");
+    };
+    Ok(format!("~~~json\n{}\n~~~", calls.trim()))
+}
+
+fn read(file: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(file).map_err(|error| {
+        let error = anyhow::Error::new(error).context(format!("reading {}", file.display()));
+        Failure::usage(error, "a file with a JSON list of calls is expected")
     })
 }
-
-async fn history(cloud: &Cloud, id: &str) -> Result<Vec<Event>, Failure> {
-    let mut filter = EventFilter::default();
-    let mut all = Vec::new();
-    loop {
-        let page = cloud.client.events(id).page(&filter).await?;
-        all.extend(page.data);
-        filter.page = page.next_page;
-        if filter.page.is_none() {
-            return Ok(all);
-        }
-    }
-}
-
-/// A few words of an event: neither arguments nor outputs, which may be long or secret.
-fn what(event: &Event) -> String {
-    match event.body() {
-        Ok(EventBody::AgentToolUse(call)) => call.name,
-        Ok(EventBody::AgentCustomToolUse(call)) => call.name,
-        Ok(EventBody::UserToolResult(result)) if result.is_error == Some(true) => {
-            "failed".to_owned()
-        }
-        Ok(EventBody::SessionStatusIdle(idle)) => idle.stop_reason.kind().to_owned(),
-        Ok(EventBody::SessionError(error)) => error.error.message,
-        _ => String::new(),
-    }
-}
-
-fn text_of(content: &[ContentBlock]) -> String {
-    let texts: Vec<&str> = content.iter().filter_map(ContentBlock::as_text).collect();
-    texts.join("\n")
-}
-
-/// Its name in the list of agents.
-const AGENT: &str = "mcp-cloud session run";

@@ -5,4 +5,5 @@ mod cloud;
 mod life;
 mod names;
 mod sdk;
+mod session_cli;
 mod sessions;
