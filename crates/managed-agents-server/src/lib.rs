@@ -12,6 +12,47 @@
 //!         ── item token ─────────►                             └────────────┘
 //! ```
 //!
+//! # Example
+//!
+//! ```
+//! # async fn start() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::net::IpAddr;
+//! use std::sync::Arc;
+//! use managed_agents_api::serve::{ApiError, Authenticate, Permissions, Principal};
+//! use managed_agents_server::{Config, Server, store::{SqliteConfig, SqliteStore}};
+//! use mcp_tunnel_auth::MasterKey;
+//!
+//! struct Staff; // the users of your own program
+//!
+//! #[async_trait::async_trait]
+//! impl Authenticate for Staff {
+//!     async fn authenticate(
+//!         &self,
+//!         _head: &http::request::Parts,
+//!         _peer: Option<IpAddr>,
+//!     ) -> Result<Principal, ApiError> {
+//!         // … ask the identity provider who that is …
+//!         Ok(Principal::new("user:ada", "wrkspc_staff", Permissions::all()))
+//!     }
+//! }
+//!
+//! # let (folder, random) = (tempfile::tempdir()?, [1; 32]);
+//! let file = SqliteConfig::new(folder.path().join("sessions.db"));
+//! let store = Arc::new(SqliteStore::open(&file).await?);
+//! let config = Config::new(MasterKey::from_bytes(random));
+//! let server = Server::new(store.clone(), store, config, Arc::new(Staff));
+//! let router = server.router(); // serve it: axum::serve, hyper, a test
+//!
+//! // Beside it, agents think and leases run out until the program stops.
+//! let stop = tokio_util::sync::CancellationToken::new();
+//! stop.cancel();
+//! server.run(stop).await;
+//! # drop(router);
+//! # Ok(())
+//! # }
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(start()).unwrap();
+//! ```
+//!
 //! # Features
 //!
 //! | feature | adds |
