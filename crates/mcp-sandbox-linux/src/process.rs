@@ -30,6 +30,8 @@ const GRACE: Duration = Duration::from_millis(100);
 const REASON: Duration = Duration::from_secs(1);
 /// Output is read in pieces of at most this.
 const CHUNK: usize = 64 * 1024;
+/// So many pieces of output go before what came on the error stream: a pipe holds at most 1 MiB.
+const BEFORE: u32 = 17;
 
 /// Our ends of a command's streams.
 #[derive(Debug)]
@@ -69,6 +71,8 @@ pub(crate) struct LinuxProcess {
     kills_before: u64,
     room: Option<u64>,
     truncated: bool,
+    /// What came on the error stream, until the output that was written before it is given; and how much of that may still be.
+    held: Option<(Bytes, u32)>,
 }
 
 enum Step {
@@ -119,6 +123,15 @@ impl Streams {
         }
     }
 
+    /// Output that is there, whatever the runtime knows of it: the error stream may be found ready earlier than the output
+    /// that was written before, and what is said on it (that a command has ended) must not overtake that.
+    fn output_now(&self) -> Option<Bytes> {
+        let mut chunk = vec![0; CHUNK];
+        let count = rustix::io::read(self.output.as_ref()?.get_ref(), &mut chunk).ok()?;
+        chunk.truncate(count);
+        (count > 0).then(|| chunk.into())
+    }
+
     /// What of these bytes is the command's own.
     fn heard(&mut self, bytes: Bytes, writer: Option<Pid>) -> Bytes {
         match (self.speaker, writer) {
@@ -156,6 +169,7 @@ impl LinuxProcess {
             finished: false,
             room: None,
             truncated: false,
+            held: None,
         }
     }
 
@@ -284,6 +298,24 @@ impl LinuxProcess {
 impl Process for LinuxProcess {
     async fn next_event(&mut self) -> Result<Option<ProcessEvent>, SandboxError> {
         while !self.finished {
+            if let Some((words, left)) = self.held.take() {
+                let before = if left > 0 {
+                    self.streams.output_now()
+                } else {
+                    None
+                };
+                let event = match before {
+                    Some(bytes) => {
+                        self.held = Some((words, left - 1));
+                        self.admit(bytes, ProcessEvent::Stdout)
+                    }
+                    None => self.admit(words, ProcessEvent::Stderr),
+                };
+                match event {
+                    Some(event) => return Ok(Some(event)),
+                    None => continue,
+                }
+            }
             if let Some(exit) = self.ended
                 && self.streams.output.is_none()
                 && self.streams.error.is_none()
@@ -299,11 +331,8 @@ impl Process for LinuxProcess {
                 }
                 Step::Error(Ok((bytes, writer))) if !bytes.is_empty() => {
                     let bytes = self.streams.heard(bytes, writer);
-                    if bytes.is_empty() {
-                        continue;
-                    }
-                    if let Some(event) = self.admit(bytes, ProcessEvent::Stderr) {
-                        return Ok(Some(event));
+                    if !bytes.is_empty() {
+                        self.held = Some((bytes, BEFORE));
                     }
                 }
                 // A terminal whose other side is closed answers EIO.

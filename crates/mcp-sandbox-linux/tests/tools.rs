@@ -37,6 +37,7 @@ fn main() {
     support::main(support::cases![
         state_lasts_from_call_to_call,
         output_and_status_are_as_agreed,
+        no_output_comes_after_its_status,
         a_call_that_ends_the_shell_does_not_end_the_session,
         time_outs_kill_and_the_session_goes_on,
         background_processes_go_on,
@@ -123,6 +124,23 @@ async fn state_lasts_from_call_to_call() {
         "/workspace\nnone /home/agent"
     );
     assert!(Agent::bad(agent.call("bash", json!({})).await).contains("command is required"));
+}
+
+/// Output and status come on two streams: whichever the runtime hears of first, the output is the call's.
+async fn no_output_comes_after_its_status() {
+    let mut agents = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let agent = Agent::new().await;
+        agents.spawn(async move {
+            for number in 0..60 {
+                let said = Agent::good(agent.bash(&format!("echo {number}")).await);
+                assert_eq!(said, number.to_string());
+            }
+        });
+    }
+    while let Some(done) = agents.join_next().await {
+        done.unwrap();
+    }
 }
 
 async fn output_and_status_are_as_agreed() {
