@@ -89,6 +89,8 @@ fn docs() -> Result<()> {
 }
 
 fn long() -> Result<()> {
+    setup::run_for_long()?;
+    sandboxes()?;
     let hack = installed("cargo-hack")?;
     let each = "hack check --workspace --feature-powerset --no-dev-deps --locked";
     step(
@@ -100,6 +102,23 @@ fn long() -> Result<()> {
         "miri over the protocol core",
         cargo(miri).env("MIRIFLAGS", "-Zmiri-disable-isolation"),
     )
+}
+
+/// What the ordinary tests leave out: a user-mode Linux guest and a default container, each with the whole suite; the static
+/// program as helper on a foreign root; another architecture.
+fn sandboxes() -> Result<()> {
+    let mut guests = cargo("test --locked --quiet -p mcp-sandbox-linux --test guests");
+    step("sandboxes in guests", guests.env("SANDBOX_GUESTS", "1"))?;
+    let build = "build --locked --quiet -p mcp-sandbox --target x86_64-unknown-linux-musl";
+    step("static mcp-sandbox", &mut cargo(build))?;
+    let program = root().join("target/x86_64-unknown-linux-musl/debug/mcp-sandbox");
+    let mut rootfs = cargo("test --locked --quiet -p mcp-sandbox-linux --test rootfs");
+    step(
+        "static mcp-sandbox on a foreign root",
+        rootfs.env("SANDBOX_HELPER", program),
+    )?;
+    let check = "check --locked --quiet -p mcp-sandbox-linux --target aarch64-unknown-linux-gnu";
+    step("sandboxes for aarch64", &mut cargo(check))
 }
 
 fn deny(args: &str) -> Result<Command> {

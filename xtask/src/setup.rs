@@ -34,6 +34,21 @@ pub(crate) fn run_for_benches() -> Result<()> {
     part("rathole", rathole)
 }
 
+/// Installs what only the long checks need: guests for sandboxes, and the targets that they are built for.
+pub(crate) fn run_for_long() -> Result<()> {
+    part("aarch64 target", || {
+        rust_target("aarch64-unknown-linux-gnu")
+    })?;
+    part("musl target", || rust_target("x86_64-unknown-linux-musl"))?;
+    part("musl compiler", || {
+        debian("musl-tools", "/usr/bin/musl-gcc")
+    })?;
+    part("user-mode Linux", || {
+        debian("user-mode-linux", "/usr/bin/linux")
+    })?;
+    part("docker", || debian("docker.io", "/usr/sbin/dockerd"))
+}
+
 /// What a part did.
 enum Outcome {
     Present,

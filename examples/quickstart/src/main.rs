@@ -6,6 +6,7 @@
 
 mod client;
 mod process;
+mod sandbox;
 mod steps;
 mod tour;
 

@@ -18,9 +18,10 @@ const READY: Duration = Duration::from_secs(20);
 const END: Duration = Duration::from_secs(10);
 
 /// Programs of the tour: package and binary.
-const PROGRAMS: [(&str, &str); 3] = [
+const PROGRAMS: [(&str, &str); 4] = [
     ("mcp-cloud", "mcp-cloud"),
     ("mcp-tunnel-gateway", "mcp-tunnel-gateway"),
+    ("mcp-sandbox", "mcp-sandbox"),
     ("mcp-tunnel-testkit", "mcp-fixture-server"),
 ];
 

@@ -2,6 +2,7 @@
 
 use crate::client::{self, Target};
 use crate::process::{self, Program};
+use crate::sandbox;
 use crate::steps::Steps;
 use anyhow::{Context, Result, bail};
 use managed_agents_client::api::{ConnectionStatus, CreateCallerKey, Tunnel, TunnelConnection};
@@ -28,7 +29,10 @@ pub(crate) async fn run(data: Option<PathBuf>, serve: bool) -> Result<()> {
         None => Folder::Temporary(tempfile::tempdir().context("making a temporary folder")?),
     };
     let tour = Tour::start(&mut steps, &programs, folder.path()).await?;
-    let shown = tour.show(&mut steps).await;
+    let shown = match tour.show(&mut steps).await {
+        Ok(()) => sandbox::show(&mut steps, &programs, folder.path()).await,
+        failed => failed,
+    };
     if serve && shown.is_ok() {
         tour.serve(&mut steps).await?;
     }
