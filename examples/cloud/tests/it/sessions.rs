@@ -310,7 +310,9 @@ fn sessions_survive_a_kill_and_end_with_the_process() {
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .envs(Variables::of(&cloud, &folder).0)
-        .stdout(Stdio::piped());
+        .stdout(Stdio::piped())
+        // It complains when its stream is cut.
+        .stderr(Stdio::null());
     let mut follow = follow.spawn().expect("Python");
     let mut told = BufReader::new(follow.stdout.take().expect("a pipe"));
     let mut line = String::new();
