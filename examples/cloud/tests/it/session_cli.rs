@@ -63,7 +63,7 @@ fn a_session_shows_its_calls_or_why_nothing_goes_on() {
     let cloud = folder.start(&[]);
     let environment = folder.json(&["environment", "create", "rack"]);
     let id = environment["id"].as_str().expect("an id").to_owned();
-    let late = folder.run(&["session", "run", "true", "--wait", "1"]);
+    let late = folder.run(&["session", "run", "true", "--wait", "5"]);
     assert_eq!(late.status.code(), Some(4), "{}", text(&late));
     let why = errors(&late);
     assert!(why.contains("tool calls wait for a worker"), "{why}");
