@@ -43,8 +43,14 @@ fn main() {
     assert!(rustix::process::geteuid().is_root(), "guests need root");
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    user_mode_linux(dir.path());
-    default_container(dir.path());
+    let only = env::args().nth(1).filter(|name| !name.starts_with('-'));
+    let wanted = |name| only.as_deref().is_none_or(|only| only == name);
+    if wanted("container") {
+        default_container(dir.path());
+    }
+    if wanted("linux") {
+        user_mode_linux(dir.path());
+    }
 }
 
 /// This program where every guest can read it.
