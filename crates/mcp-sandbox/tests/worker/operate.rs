@@ -99,13 +99,8 @@ async fn the_admin_listener_tells_health_readiness_and_metrics() {
     }
     let (platform, workdir) = (Platform::start().await, workdir());
     platform.inside().session("sesn_1");
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let address = format!("127.0.0.1:{port}");
-    let worker = Program::worker(&platform, workdir.path(), &["--admin", &address]);
+    let worker = Program::worker(&platform, workdir.path(), &["--admin", "127.0.0.1:0"]);
+    let address = worker.said("admin", "address").await;
     platform
         .call("sesn_1", "bash", json!({"command": "echo x"}))
         .await;

@@ -3,8 +3,10 @@
 use std::env;
 use std::path::Path;
 use std::process::{Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
 
@@ -13,7 +15,8 @@ use crate::platform::{ENVIRONMENT, KEY, Platform};
 /// A running `mcp-sandbox worker`; killed when dropped.
 pub(crate) struct Program {
     child: Child,
-    log: tokio::task::JoinHandle<String>,
+    log: tokio::task::JoinHandle<()>,
+    so_far: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Program {
@@ -34,17 +37,40 @@ impl Program {
             .spawn()
             .unwrap();
         let mut stderr = child.stderr.take().unwrap();
+        let so_far = Arc::<Mutex<Vec<u8>>>::default();
+        let written = Arc::clone(&so_far);
         #[expect(clippy::disallowed_methods, reason = "ends with the program")]
         let log = tokio::spawn(async move {
-            let mut text = Vec::new();
-            let _ = stderr.read_to_end(&mut text).await;
-            String::from_utf8_lossy(&text).into_owned()
+            let mut chunk = [0; 4096];
+            while let Ok(count @ 1..) = stderr.read(&mut chunk).await {
+                written.lock().unwrap().extend_from_slice(&chunk[..count]);
+            }
         });
-        Self { child, log }
+        Self { child, log, so_far }
     }
 
     pub(crate) fn id(&self) -> i32 {
         i32::try_from(self.child.id().unwrap()).unwrap()
+    }
+
+    /// Waits for a line of its log with this message, and gives one of the line's fields.
+    pub(crate) async fn said(&self, message: &str, field: &str) -> String {
+        let look = || {
+            let log = self.so_far.lock().unwrap();
+            let lines = log.split(|byte| *byte == b'\n');
+            let mut lines = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+            let line = lines.find(|line| line["message"] == message)?;
+            Some(line[field].as_str().unwrap().to_owned())
+        };
+        let found = tokio::time::timeout(Duration::from_secs(60), async {
+            loop {
+                if let Some(found) = look() {
+                    return found;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+        found.await.expect("the worker says so")
     }
 
     /// SIGKILL; returns when it is gone.
@@ -63,7 +89,8 @@ impl Program {
     pub(crate) async fn end(mut self) -> (Option<i32>, String) {
         let ended = tokio::time::timeout(Duration::from_secs(60), self.child.wait());
         let status = ended.await.expect("the worker ends").unwrap();
-        let log = self.log.await.unwrap();
+        self.log.await.unwrap();
+        let log = String::from_utf8_lossy(&self.so_far.lock().unwrap()).into_owned();
         if env::var_os("WORKER_LOG").is_some() {
             eprintln!("{log}");
         }
