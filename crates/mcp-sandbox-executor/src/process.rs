@@ -207,7 +207,8 @@ pub trait Process: Send {
 
     /// Whether the streams are shielded from every other process inside, of whatever user: nobody else can open them or take
     /// their place, standard error brings only what the command's own process has written (children and whoever inherited it
-    /// are not heard), and standard output can be added to and not be read.
+    /// are not heard), and standard output can be added to and not be read. Output that was written before something on
+    /// standard error is also given before it.
     fn shielded(&self) -> bool {
         false
     }
