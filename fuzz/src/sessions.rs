@@ -12,14 +12,15 @@ pub(crate) fn stream(bytes: &[u8]) {
     let Some((size, stream)) = bytes.split_first() else {
         return;
     };
-    let whole = frames(stream, stream.len().max(1));
-    let cut = frames(stream, usize::from(*size).max(1));
+    let whole = frames(256, stream, stream.len().max(1));
+    let cut = frames(256, stream, usize::from(*size).max(1));
     // How many frames a reader gives out before one too long depends on the cut; which ones does not.
     assert!(cut.0.starts_with(&whole.0), "{whole:?} {cut:?}");
     assert_eq!(whole.1, cut.1);
     for frame in cut.0 {
         if let Ok(sse::Message::Event(event)) = frame.message() {
-            let (again, _) = frames(sse::frame(&event).as_bytes(), 7);
+            // Each line may be written longer than it came.
+            let (again, _) = frames(1 << 16, sse::frame(&event).as_bytes(), 7);
             let message = again.first().cloned().map(Frame::message);
             let Some(Ok(sse::Message::Event(again))) = message else {
                 panic!("{event:?} is lost");
@@ -75,9 +76,9 @@ pub(crate) fn history(bytes: &[u8]) {
 const AGENT: &str = r#"{"id":"agent_1","version":1,"name":"a","model":"scripted","tools":[
     {"type":"agent_toolset_20260401","configs":[{"name":"read","permission_policy":{"type":"always_ask"}}]}]}"#;
 
-/// The frames of a stream cut into pieces of this size, and whether one was too long.
-fn frames(stream: &[u8], size: usize) -> (Vec<Frame>, bool) {
-    let mut reader = Reader::new(256);
+/// The frames of a stream cut into pieces of this size, and whether one was longer than `most` bytes.
+fn frames(most: usize, stream: &[u8], size: usize) -> (Vec<Frame>, bool) {
+    let mut reader = Reader::new(most);
     let mut frames = Vec::new();
     for chunk in stream.chunks(size) {
         let fed = reader.feed(chunk);
