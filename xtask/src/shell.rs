@@ -77,7 +77,8 @@ pub(crate) fn quiet_step(title: &str, command: &mut Command) -> Result<()> {
 pub(crate) fn installed(name: &str) -> Result<PathBuf> {
     let path = tools().join("bin").join(name);
     if !path.exists() {
-        let install = format!("install --locked --quiet {name} --root");
+        // Unoptimized: compiling takes longer than all that the tool then does.
+        let install = format!("install --locked --quiet --debug {name} --root");
         step(&format!("installing {name}"), cargo(&install).arg(tools()))
             .with_context(|| format!("{name} comes from crates.io: is it reachable from here?"))?;
     }
