@@ -58,7 +58,7 @@
 //! | `mcp_tunnel_edge_answer_bytes_total` | counter | |
 //! | `mcp_tunnel_edge_refusals_total` | counter | `reason` |
 //! | `mcp_tunnel_edge_links_live` | gauge | `state`: `active`, of those `kept` without a connection, `pending` |
-//! | `mcp_tunnel_edge_link_resumes_total` | counter | `outcome`: `resumed`, `unknown`, `refused`, `expired` |
+//! | `mcp_tunnel_edge_link_resumes_total` | counter | `outcome`: `resumed`, `unknown`, `refused` |
 //! | `mcp_tunnel_edge_gate_refusals_total` | counter | `role`: `gateway`, `caller` |
 //! | `mcp_tunnel_edge_reports_dropped_total` | counter | |
 //!
