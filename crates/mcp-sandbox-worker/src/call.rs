@@ -94,6 +94,27 @@ struct Line<'a> {
 struct Outcome {
     result: ToolResult,
     what: &'static str,
+    /// It says that files of earlier calls are not here.
+    has_notice: bool,
+}
+
+impl Outcome {
+    fn new(what: &'static str, result: ToolResult) -> Self {
+        Self {
+            result,
+            what,
+            has_notice: false,
+        }
+    }
+
+    fn with_notice(mut self) -> Self {
+        let text = "[this is a new workspace: files of earlier calls in this session are not here]"
+            .to_owned();
+        let notice = mcp_sandbox_tools::Block::Text { text };
+        self.result.content.insert(0, notice);
+        self.has_notice = true;
+        self
+    }
 }
 
 /// Answers a call.
@@ -107,10 +128,10 @@ pub(crate) async fn answer(call: Call, mut context: CallContext) -> CallEnd {
         known => {
             let outcome = match known {
                 Some(Standing::Begun { .. }) => interrupted(),
-                Some(_) => Outcome {
-                    result: ToolResult::error("the result of this call was refused by the server"),
-                    what: "refused before",
-                },
+                Some(_) => Outcome::new(
+                    "refused before",
+                    ToolResult::error("the result of this call was refused by the server"),
+                ),
                 None => match begin_and_run(&call, &mut context, &mut desk).await {
                     Ok(outcome) => outcome,
                     Err(end) => return end,
@@ -119,9 +140,12 @@ pub(crate) async fn answer(call: Call, mut context: CallContext) -> CallEnd {
             let event = event_of(&call.id, &outcome.result);
             let (id, kept) = (call.id.clone(), event.clone());
             let finished = desk.disk(move |disk| disk.journal().finish(&id, &kept));
-            if let Err(error) = finished.await {
+            match finished.await {
+                // Its notice is posted, now or by the next worker.
+                Ok(()) if outcome.has_notice => desk.settle_in().await,
+                Ok(()) => {}
                 // It is posted all the same; after a crash it counts as begun.
-                warn!(%error, call = %call.id, "a result cannot be written down");
+                Err(error) => warn!(%error, call = %call.id, "a result cannot be written down"),
             }
             (event, Some(outcome))
         }
@@ -129,9 +153,6 @@ pub(crate) async fn answer(call: Call, mut context: CallContext) -> CallEnd {
     let end = post(&call.id, &event, &mut context).await;
     if matches!(end, CallEnd::Answered | CallEnd::Refused | CallEnd::Voided) {
         settle(&call.id, &desk).await;
-    }
-    if end == CallEnd::Answered {
-        desk.settle_in().await;
     }
     log(
         &call,
@@ -152,32 +173,32 @@ async fn begin_and_run(
     desk: &mut Desk,
 ) -> Result<Outcome, CallEnd> {
     if let Some(why) = context.refuse {
-        return Ok(Outcome {
-            result: ToolResult::error(why),
-            what: "refused",
-        });
+        return Ok(Outcome::new("refused", ToolResult::error(why)));
     }
     let tools = match prepare(context, desk).await {
         Ok(tools) => tools,
         Err(why) => {
-            return Ok(Outcome {
-                result: ToolResult::error(why),
-                what: "no sandbox",
-            });
+            return Ok(Outcome::new("no sandbox", ToolResult::error(why)));
         }
     };
     match begin(call, context, desk).await {
         Begin::Now => {}
-        Begin::Before => return Ok(interrupted()),
+        Begin::Before => {
+            desk.note_past();
+            return Ok(interrupted());
+        }
         Begin::Never(end) => return Err(end),
         Begin::NoDisk => {
-            return Ok(Outcome {
-                result: ToolResult::error(
-                    "the worker cannot write its journal: the tool was not started",
-                ),
-                what: "no journal",
-            });
+            return Ok(Outcome::new(
+                "no journal",
+                ToolResult::error("the worker cannot write its journal: the tool was not started"),
+            ));
         }
+    }
+    let lacks_files = desk.lacks_files(context.has_past);
+    if !lacks_files {
+        // Before the tool makes a file: killed after it, the next worker must not deny that file.
+        desk.settle_in().await;
     }
     let limit = limit_of(&call.input);
     let ran = tokio::select! {
@@ -188,18 +209,18 @@ async fn begin_and_run(
                 settle(&call.id, desk).await;
                 return Err(CallEnd::Voided);
             }
-            return Ok(Outcome {
-                result: ToolResult::error("the call was cancelled: its worker was asked to stop"),
-                what: "cancelled",
-            });
+            return Ok(Outcome::new(
+                "cancelled",
+                ToolResult::error("the call was cancelled: its worker was asked to stop"),
+            ));
         }
     };
     let outcome = judged(ran, limit);
     if outcome.what == "lost" {
         desk.end_sandbox().await;
     }
-    Ok(if desk.is_fresh() && context.has_past {
-        with_notice(outcome)
+    Ok(if lacks_files {
+        outcome.with_notice()
     } else {
         outcome
     })
@@ -210,26 +231,23 @@ fn judged(
     limit: Duration,
 ) -> Outcome {
     match ran {
-        Ok(Ok(result)) => Outcome {
-            result,
-            what: "done",
-        },
+        Ok(Ok(result)) => Outcome::new("done", result),
         Ok(Err(error)) => {
             let chain = mcp_diagnostics::telemetry::chain(&error).to_string();
-            Outcome {
-                result: ToolResult::error(format!(
+            Outcome::new(
+                "lost",
+                ToolResult::error(format!(
                     "the call was lost, and may have had an effect: {chain}"
                 )),
-                what: "lost",
-            }
+            )
         }
-        Err(_) => Outcome {
-            result: ToolResult::error(format!(
+        Err(_) => Outcome::new(
+            "timed out",
+            ToolResult::error(format!(
                 "the call was ended after {}s, the longest that one may take",
                 limit.as_secs()
             )),
-            what: "timed out",
-        },
+        ),
     }
 }
 
@@ -375,23 +393,12 @@ fn limit_of(input: &Value) -> Duration {
 }
 
 fn interrupted() -> Outcome {
-    Outcome {
-        result: ToolResult::error(
+    Outcome::new(
+        "interrupted",
+        ToolResult::error(
             "interrupted, may have run: the worker ended while this call was running, and it is not run again",
         ),
-        what: "interrupted",
-    }
-}
-
-fn with_notice(mut outcome: Outcome) -> Outcome {
-    let notice = "[this is a new workspace: files of earlier calls in this session are not here]";
-    outcome.result.content.insert(
-        0,
-        mcp_sandbox_tools::Block::Text {
-            text: notice.to_owned(),
-        },
-    );
-    outcome
+    )
 }
 
 /// The event that answers a call, as JSON text.

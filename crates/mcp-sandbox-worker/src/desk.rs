@@ -67,8 +67,10 @@ pub(crate) struct Desk {
     session: String,
     disk: Arc<Mutex<Disk>>,
     live: Option<Live>,
-    /// The agent has seen nothing of this workspace yet.
+    /// No call has used this workspace yet.
     fresh: bool,
+    /// Calls did use another one.
+    replaces: bool,
 }
 
 /// What is on disk. Its methods block.
@@ -133,6 +135,7 @@ impl Desks {
                     disk: Arc::new(Mutex::new(disk)),
                     live: None,
                     fresh,
+                    replaces: false,
                 });
             }
             if Instant::now() >= until {
@@ -178,14 +181,14 @@ impl Desks {
             let name = desk.disk(|disk| disk.kept.record().workspace.clone()).await;
             if !desk.fresh && !self.has_workspace(&name).await {
                 warn!(session = %desk.session, workspace = name.as_str(), "the workspace is gone: the session gets a new one");
-                desk.fresh = true;
+                desk.start_anew();
                 desk.disk(Disk::renew).await;
             }
             let name = desk.disk(|disk| disk.kept.record().workspace.clone()).await;
             spec = spec.with_workspace(Workspace::Named(name));
         } else {
             // Its files end with each sandbox.
-            desk.fresh = true;
+            desk.start_anew();
         }
         let sandbox: Arc<dyn Sandbox> = self.executor.create(spec).await?.into();
         let tools = Arc::new(Toolset::new(Arc::clone(&sandbox), capabilities.file_helper));
@@ -319,13 +322,24 @@ impl Desks {
 }
 
 impl Desk {
-    /// Whether the agent has seen nothing of this workspace yet.
-    pub(crate) fn is_fresh(&self) -> bool {
-        self.fresh
+    /// Whether files that an agent with this past may count on are not here, and it was not told so yet.
+    pub(crate) fn lacks_files(&self, has_past: bool) -> bool {
+        self.fresh && (has_past || self.replaces)
     }
 
-    /// Notes that the agent knows the workspace now.
+    /// Notes that a call of this session ran elsewhere.
+    pub(crate) fn note_past(&mut self) {
+        self.replaces = true;
+    }
+
+    fn start_anew(&mut self) {
+        self.replaces |= !self.fresh;
+        self.fresh = true;
+    }
+
+    /// Notes that the agent knows what this workspace holds.
     pub(crate) async fn settle_in(&mut self) {
+        self.replaces = false;
         if std::mem::take(&mut self.fresh)
             && let Err(error) = self.disk(|disk| disk.kept.settle_in()).await
         {

@@ -154,7 +154,7 @@ impl Kept {
         &self.record
     }
 
-    /// The agent has seen nothing of this workspace yet.
+    /// No call has used this workspace yet.
     pub(crate) fn is_fresh(&self) -> bool {
         !self.record.known
     }
@@ -171,7 +171,7 @@ impl Kept {
         self.write()
     }
 
-    /// Notes that the agent knows the workspace now.
+    /// Notes that the agent knows what this workspace holds.
     ///
     /// # Errors
     /// The disk refused.

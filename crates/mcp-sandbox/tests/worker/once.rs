@@ -101,6 +101,36 @@ async fn a_result_that_cannot_be_posted_is_posted_later_and_not_made_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn killed_before_it_learns_that_a_result_was_taken_the_files_are_not_denied() {
+    if !possible("killed_before_it_learns_that_a_result_was_taken_the_files_are_not_denied").await {
+        return;
+    }
+    let (platform, workdir) = (Platform::start().await, workdir());
+    {
+        let mut inside = platform.inside();
+        inside.session("sesn_1");
+        inside.fail_late(Method::POST, "/events", 1);
+        inside.fail(Method::POST, "/events", 500, 1_000_000);
+    }
+    let worker = Program::worker(&platform, workdir.path(), &[]);
+    let call = platform.inside().tool_use("sesn_1", "bash", effect(1));
+    platform.result("sesn_1", &call).await;
+    worker.kill().await;
+    {
+        let mut inside = platform.inside();
+        inside.heal();
+        let item = inside.item_of("sesn_1");
+        inside.requeue(&item);
+    }
+    let worker = Program::worker(&platform, workdir.path(), &[]);
+    let effects = platform
+        .call("sesn_1", "bash", json!({"command": "cat effects"}))
+        .await;
+    assert_eq!(effects, ("1".to_owned(), false));
+    worker.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn our_console_tells_another_host_which_calls_were_begun() {
     if !possible("our_console_tells_another_host_which_calls_were_begun").await {
         return;
@@ -127,6 +157,13 @@ async fn our_console_tells_another_host_which_calls_were_begun() {
     let (text, is_error) = text_of(&platform.result("sesn_1", &call).await);
     assert!(
         is_error && text.contains("interrupted, may have run"),
+        "{text}"
+    );
+    let (text, _) = platform
+        .call("sesn_1", "bash", json!({"command": "echo ok"}))
+        .await;
+    assert!(
+        text.starts_with("[this is a new workspace") && text.ends_with("ok"),
         "{text}"
     );
     worker.terminate().await;

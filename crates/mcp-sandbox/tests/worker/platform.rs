@@ -83,6 +83,8 @@ struct Fault {
     status: u16,
     body: Value,
     times: usize,
+    /// The request is carried out; only its answer is lost.
+    is_late: bool,
 }
 
 impl Platform {
@@ -311,6 +313,14 @@ impl Inside {
         results.cloned().collect()
     }
 
+    /// Carries out the next requests of this kind, and loses the answers.
+    pub(crate) fn fail_late(&mut self, method: Method, end: &str, times: usize) {
+        self.fail(method, end, 502, times);
+        if let Some(fault) = self.faults.last_mut() {
+            fault.is_late = true;
+        }
+    }
+
     /// Answers the next requests of this kind otherwise.
     pub(crate) fn fail(&mut self, method: Method, end: &str, status: u16, times: usize) {
         let kind = match status {
@@ -326,6 +336,7 @@ impl Inside {
             status,
             body: json!({"type": "error", "error": {"type": kind, "message": "as the test asked"}, "request_id": "req_1"}),
             times,
+            is_late: false,
         });
     }
 
@@ -355,14 +366,16 @@ impl Inside {
             "stop_requested_at": null, "stopped_at": null, "secret": secret})
     }
 
-    fn fault(&mut self, method: &Method, path: &str) -> Option<Response> {
+    /// What is answered instead of the truth, and whether the request is carried out all the same.
+    fn fault(&mut self, method: &Method, path: &str) -> Option<(Response, bool)> {
         let fits = |fault: &Fault| {
             fault.method == *method && path.ends_with(&fault.end) && fault.times > 0
         };
         let fault = self.faults.iter_mut().find(|fault| fits(fault))?;
         fault.times -= 1;
         let status = StatusCode::from_u16(fault.status).unwrap();
-        Some((status, axum::Json(fault.body.clone())).into_response())
+        let response = (status, axum::Json(fault.body.clone())).into_response();
+        Some((response, fault.is_late))
     }
 }
 
@@ -380,21 +393,36 @@ async fn answer(
         .unwrap_or("none")
         .trim_start_matches("Bearer ")
         .to_owned();
-    {
+    let fault = {
         let mut inside = shared.state.lock().unwrap();
         let short = credential.split('-').next_back().unwrap_or_default();
         let line = format!("{method} {} {short}", uri.path());
         inside.requests.push(line);
-        if let Some(fault) = inside.fault(&method, uri.path()) {
-            return fault;
+        inside.fault(&method, uri.path())
+    };
+    match fault {
+        Some((response, false)) => response,
+        Some((response, true)) => {
+            serve(&shared, &method, &uri, &credential, &body).await;
+            response
         }
+        None => serve(&shared, &method, &uri, &credential, &body).await,
     }
+}
+
+async fn serve(
+    shared: &Shared,
+    method: &Method,
+    uri: &Uri,
+    credential: &str,
+    body: &[u8],
+) -> Response {
     let path = uri.path().trim_start_matches("/v1/").to_owned();
     let parts = path.split('/').collect::<Vec<_>>();
     let query = uri.query().unwrap_or_default();
     match (method.as_str(), parts.as_slice()) {
         ("GET", ["environments", ENVIRONMENT, "work", "poll"]) => {
-            poll(&shared, &credential, query).await
+            poll(shared, credential, query).await
         }
         ("GET", ["environments", ENVIRONMENT, "work", "stats"]) => {
             let depth = shared.state.lock().unwrap().queue.len();
@@ -404,7 +432,7 @@ async fn answer(
         }
         ("POST", ["environments", ENVIRONMENT, "work", id, what]) => {
             let mut inside = shared.state.lock().unwrap();
-            work(&mut inside, id, what, query, &body)
+            work(&mut inside, id, what, query, body)
         }
         ("GET", ["sessions", id]) => {
             let inside = shared.state.lock().unwrap();
@@ -417,7 +445,7 @@ async fn answer(
         ("GET", ["sessions", id, "events", "stream"]) => {
             stream(&mut shared.state.lock().unwrap(), id)
         }
-        ("POST", ["sessions", id, "events"]) => send(&mut shared.state.lock().unwrap(), id, &body),
+        ("POST", ["sessions", id, "events"]) => send(&mut shared.state.lock().unwrap(), id, body),
         ("GET", ["skills", skill, "versions", version]) => json_of(
             json!({"id": format!("skver_{version}"), "type": "skill_version", "skill_id": skill, "name": skill,
                 "description": "", "created_at": "2026-11-24T07:00:00Z"}),
