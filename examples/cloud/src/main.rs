@@ -22,6 +22,10 @@ use clap::{CommandFactory as _, FromArgMatches as _};
 use crate::args::{Args, Command};
 use crate::failure::Failure;
 
+/// Each call takes some dozens of buffers: with the C library's allocator that is a tenth of the time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let matches = Args::command().get_matches();
     let args = Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
