@@ -10,6 +10,7 @@ mod replay;
 mod resume;
 mod schedule;
 mod streams;
+mod turns;
 
 use std::{
     collections::VecDeque,

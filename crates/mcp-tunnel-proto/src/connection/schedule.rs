@@ -8,15 +8,13 @@ use super::{
     Connection, Departure, flow,
     replay::Replay,
     streams::{RecvState, SendState, Stream},
+    turns::{Patience, Turn, Turns},
 };
 use crate::{
-    Frame, GoAway, LastStream, QUANTUM, StreamId, Transmit, Urgency,
+    Frame, GoAway, LastStream, QUANTUM, StreamId, Transmit,
     frame::{HEADER, kind},
     transmit::Mark,
 };
-
-/// SCHED-3: a less urgent stream waits for at most so many quanta of more urgent ones.
-const PATIENCE: u8 = 8;
 
 /// Queues of streams with something to send. Every stream is at most once in each, so that none outgrows
 /// the table (ABUSE-2).
@@ -24,10 +22,10 @@ const PATIENCE: u8 = 8;
 pub(crate) struct Schedule {
     /// OPENs, in order of ids.
     opens: VecDeque<StreamId>,
+    /// How long OPENs go before payload that waits.
+    patience: Patience,
     control: VecDeque<StreamId>,
-    ready: [VecDeque<StreamId>; Urgency::COUNT],
-    /// How many quanta each level has let pass since its last.
-    passed: [u8; Urgency::COUNT],
+    turns: Turns,
 }
 
 impl Schedule {
@@ -50,40 +48,36 @@ impl Schedule {
         if stream.in_ready || stream.unsent.is_some() {
             return;
         }
-        if let Some(queue) = self.ready.get_mut(stream.urgency.level()) {
-            stream.in_ready = true;
-            queue.push_back(id);
-        }
+        stream.in_ready = true;
+        self.turns.push(stream.urgency, id);
     }
 
     fn is_empty(&self) -> bool {
-        self.opens.is_empty()
-            && self.control.is_empty()
-            && self.ready.iter().all(VecDeque::is_empty)
+        self.opens.is_empty() && self.control.is_empty() && self.turns.is_empty()
     }
 
-    /// The stream whose turn it is.
-    fn pop_ready(&mut self) -> Option<StreamId> {
-        let mut chosen = None;
-        for (level, (queue, passed)) in self.ready.iter().zip(&self.passed).enumerate() {
-            if queue.is_empty() {
-                continue;
-            }
-            if chosen.is_none() || *passed >= PATIENCE {
-                chosen = Some(level);
-            }
+    /// An OPEN has left, so many bytes long with its payload.
+    fn opened(&mut self, bytes: usize) {
+        if self.turns.is_empty() {
+            self.patience.restore();
+        } else {
+            self.patience.count(bytes);
         }
-        let chosen = chosen?;
-        for (level, passed) in self.passed.iter_mut().enumerate() {
-            *passed = if level > chosen {
-                passed.saturating_add(1)
-            } else if level == chosen {
-                0
-            } else {
-                *passed
-            };
+    }
+
+    /// SCHED-1: whether OPENs have passed payload for a turn's length, or a round of those that waited.
+    fn is_payload_due(&self) -> bool {
+        !self.turns.is_empty() && self.patience.is_spent(1)
+    }
+
+    /// The current turn is over.
+    fn end_turn(&mut self, turn: Turn, stream: &mut Stream, has_more: bool) {
+        self.turns.end(turn);
+        self.patience.renew(self.opens.len());
+        stream.in_ready = has_more;
+        if has_more {
+            self.turns.rest(stream.urgency, turn.id);
         }
-        self.ready.get_mut(chosen)?.pop_front()
     }
 }
 
@@ -112,9 +106,18 @@ impl Connection {
         }
         self.transmit_ack(now, out);
         self.transmit_link(now, out);
-        self.transmit_opens(out);
-        self.transmit_control(out);
-        self.transmit_payload(out);
+        while !out.is_full() {
+            self.transmit_opens(out);
+            self.transmit_control(out);
+            if self.transmit_payload(out) {
+                continue;
+            }
+            if self.schedule.opens.is_empty() {
+                return;
+            }
+            // The payload that is due lacks credit: OPENs do not wait for it.
+            self.schedule.patience.restore();
+        }
     }
 
     /// ACK-1: ahead of every credit. ACK-3: with whatever else is sent, and when it is worth a frame.
@@ -198,9 +201,10 @@ impl Connection {
         }
     }
 
-    /// OPEN-2: in order of ids. OPEN-3: with as much first payload as credit and frame allow.
+    /// OPEN-2: in order of ids. OPEN-3: with as much first payload as credit and frame allow; that is the stream's first
+    /// turn, so it waits if a more urgent one does.
     fn transmit_opens(&mut self, out: &mut Transmit) {
-        while !out.is_full() {
+        while !out.is_full() && !self.schedule.is_payload_due() {
             let Some(id) = self.schedule.opens.pop_front() else {
                 return;
             };
@@ -211,11 +215,16 @@ impl Connection {
                 continue;
             };
             let head = header.encoded_len();
+            let most = if self.schedule.turns.is_outranked(stream.urgency) {
+                0
+            } else {
+                usize::from(self.agreed.peer.max_frame).saturating_sub(head)
+            };
             let length = stream
                 .send
                 .buffer
                 .len()
-                .min(usize::from(self.agreed.peer.max_frame).saturating_sub(head))
+                .min(most)
                 .min(QUANTUM)
                 .min(flow::length(self.credit.available()));
             let fin =
@@ -225,6 +234,13 @@ impl Connection {
             out.push_head(frame, head.saturating_add(length), id);
             out.push_heads(|heads| header.encode(heads));
             self.credit.spend(flow::amount(length));
+            self.schedule.opened(head.saturating_add(length));
+            // What was asked for meanwhile had to wait for this.
+            if matches!(stream.send.state, SendState::Resetting(_))
+                || stream.recv.stop_due.is_some()
+            {
+                self.schedule.push_control(id, stream);
+            }
             self.after_payload(id, length, fin, mark, out);
         }
     }
@@ -239,6 +255,10 @@ impl Connection {
                 continue;
             };
             stream.in_control = false;
+            if stream.unsent.is_some() {
+                // Its OPEN goes first, and brings it back here.
+                continue;
+            }
             if std::mem::take(&mut stream.recv.credit_due) && stream.recv.state == RecvState::Open {
                 let limit = stream.recv.window.grant();
                 out.push_frame(&Frame::StreamCredit { id, limit });
@@ -266,40 +286,43 @@ impl Connection {
         }
     }
 
-    /// SCHED-2: one quantum a turn.
-    fn transmit_payload(&mut self, out: &mut Transmit) {
+    /// SCHED-2: one frame of the turn that it is. Says whether there was any.
+    fn transmit_payload(&mut self, out: &mut Transmit) -> bool {
         let header = flow::amount(HEADER);
-        while !out.is_full() {
-            let available = self.credit.available().saturating_sub(header);
-            if available == 0 {
-                return;
-            }
-            let Some(id) = self.schedule.pop_ready() else {
-                return;
-            };
-            let Some(stream) = self.streams.get_mut(id) else {
+        let available = self.credit.available().saturating_sub(header);
+        if out.is_full() || available == 0 {
+            return false;
+        }
+        while let Some(turn) = self.schedule.turns.current() {
+            let Some(stream) = self.streams.get_mut(turn.id) else {
+                self.schedule.turns.skip(turn);
                 continue;
             };
-            stream.in_ready = false;
-            let length = stream
-                .send
-                .buffer
-                .len()
+            let waiting = stream.send.buffer.len();
+            if waiting == 0 {
+                stream.in_ready = false;
+                self.schedule.turns.skip(turn);
+                continue;
+            }
+            let length = waiting
                 .min(usize::from(self.agreed.peer.max_frame))
-                .min(QUANTUM)
+                .min(turn.left)
                 .min(flow::length(available));
-            if length == 0 {
-                continue;
-            }
-            let fin =
-                stream.send.state == SendState::Finishing && length == stream.send.buffer.len();
+            let all = length == waiting;
+            let fin = stream.send.state == SendState::Finishing && all;
             let frame = if fin { kind::DATA_FIN } else { kind::DATA };
             let mark = out.mark();
-            out.push_head(frame, length, id);
+            out.push_head(frame, length, turn.id);
             self.credit
                 .spend(flow::amount(length).saturating_add(header));
-            self.after_payload(id, length, fin, mark, out);
+            let over = self.schedule.turns.spend(turn, length);
+            if over || all {
+                self.schedule.end_turn(turn, stream, !all);
+            }
+            self.after_payload(turn.id, length, fin, mark, out);
+            return true;
         }
+        false
     }
 
     /// Moves `length` payload bytes of a stream behind the header that was just written.
