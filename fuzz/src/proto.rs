@@ -8,9 +8,9 @@ use std::{
 
 use bytes::{Buf, Bytes, BytesMut};
 use mcp_tunnel_proto::{
-    CloseCode, Config, Connection, EdgeHandshake, Event, Features, Frame, GatewayEvent,
-    GatewayHandshake, OpenHeader, ReadError, ResetCode, Resumable, RouteName, SessionId, Side,
-    StreamId, StreamKind, Transmit, decode,
+    CloseCode, Config, Connection, ConnectionError, EdgeHandshake, Event, Features, Frame,
+    GatewayEvent, GatewayHandshake, OpenHeader, ReadError, ResetCode, Resumable, RouteName,
+    SessionId, Side, StreamId, StreamKind, Transmit, Urgency, decode,
 };
 
 /// Frames one after another; what is understood can be said again and means the same.
@@ -94,17 +94,20 @@ fn hello_to_gateway(bytes: &[u8], size: usize) {
     }
 }
 
-/// A hostile peer: bytes of its choice, cut as the first byte says, to a session whose application reads and answers.
+/// A hostile peer: bytes of its choice, cut as the first byte says, to a session whose application reads and answers. 255:
+/// each piece comes 300 times, which is more than some budgets.
 pub(crate) fn peer(bytes: &[u8]) {
     let Some((choice, bytes)) = bytes.split_first() else {
         return;
     };
+    let times = if *choice == u8::MAX { 300 } else { 1 };
     let (mut session, _, now) = sessions();
     let (mut input, mut out) = (BytesMut::new(), Transmit::new(1 << 16));
     let mut ended = 0;
-    for chunk in bytes.chunks(usize::from(*choice).max(1)) {
+    let chunks = bytes.chunks(usize::from(*choice).max(1));
+    for chunk in chunks.flat_map(|chunk| std::iter::repeat_n(chunk, times)) {
         input.extend_from_slice(chunk);
-        let failed = session.handle_input(now, &mut input).is_err();
+        let failed = session.handle_input(now, &mut input).err();
         while let Some(event) = session.poll_event() {
             match event {
                 Event::Opened { id, .. } | Event::Readable { id } => serve(&mut session, id),
@@ -113,15 +116,27 @@ pub(crate) fn peer(bytes: &[u8]) {
             }
         }
         while session.poll_transmit(now, &mut out) {
+            if let Some(ConnectionError::PeerMisbehaved(violation)) = &failed {
+                assert_eq!(closed_with(&mut out), Some(violation.close_code()));
+            }
             out.clear();
         }
         assert!(session.live_streams() <= 8 + 8);
         assert!(session.buffered() <= 1 << 20);
-        if failed {
+        if failed.is_some() {
             break;
         }
     }
     assert!(ended <= 1);
+}
+
+/// The code of the CLOSE that is the first to be sent.
+fn closed_with(out: &mut Transmit) -> Option<CloseCode> {
+    let mut bytes = BytesMut::from(out.copy_to_bytes(out.remaining()));
+    match decode(&mut bytes, u16::MAX) {
+        Ok(Some(Frame::Close { code, .. })) => Some(code),
+        _ => None,
+    }
 }
 
 /// An application that echoes what it reads and ends when the peer does.
@@ -278,7 +293,12 @@ impl World {
     }
 
     fn open(&mut self, end: usize, length: usize) {
-        let header = OpenHeader::new(StreamKind::Http, RouteName::default_route());
+        let mut header = OpenHeader::new(StreamKind::Http, RouteName::default_route());
+        header.urgency = match length % 3 {
+            0 => Urgency::Interactive,
+            1 => Urgency::Bulk,
+            _ => Urgency::Background,
+        };
         if let Ok(id) = self.ends[end].open(header, &mut Bytes::new()) {
             assert_eq!(id.opener(), SIDES[end]);
             self.known[end].push(id);

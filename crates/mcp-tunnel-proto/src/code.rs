@@ -150,6 +150,8 @@ wire_code! {
         FLOOD_OPENS = 0x26, "too many opens";
         /// Too many resumes.
         FLOOD_RESUMES = 0x27, "too many resumes";
+        /// Too many admissions.
+        FLOOD_ADMISSIONS = 0x28, "too many admissions";
     }
 }
 
@@ -272,6 +274,15 @@ pub enum Violation {
     /// ABUSE-1: the budget for frames on closed streams is spent.
     #[error("too many frames for closed streams")]
     FloodClosed,
+    /// ABUSE-1: the budget for small data frames is spent.
+    #[error("too many small frames")]
+    FloodSmall,
+    /// ABUSE-1: the budget for opens is spent.
+    #[error("too many opens")]
+    FloodOpens,
+    /// ABUSE-1: the budget for admissions is spent.
+    #[error("too many admissions")]
+    FloodAdmissions,
 }
 
 impl Violation {
@@ -300,6 +311,9 @@ impl Violation {
             Self::FloodUnknown => CloseCode::FLOOD_UNKNOWN,
             Self::FloodCredits => CloseCode::FLOOD_CREDITS,
             Self::FloodClosed => CloseCode::FLOOD_CLOSED,
+            Self::FloodSmall => CloseCode::FLOOD_SMALL,
+            Self::FloodOpens => CloseCode::FLOOD_OPENS,
+            Self::FloodAdmissions => CloseCode::FLOOD_ADMISSIONS,
         }
     }
 }

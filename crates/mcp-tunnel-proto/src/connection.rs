@@ -310,6 +310,7 @@ impl Connection {
         if self.closed.is_some() {
             return;
         }
+        self.schedule.unpace(now);
         if self.detached.is_some() {
             self.expire(now);
         } else if self.liveness.is_silent(now) {
@@ -359,7 +360,11 @@ impl Connection {
         match (&self.closed, self.detached) {
             (Some(_), _) => None,
             (None, Some(deadline)) => Some(deadline),
-            (None, None) => Some(self.liveness.deadline()),
+            (None, None) => {
+                let ping = self.liveness.deadline();
+                let paced = self.schedule.paced_until();
+                Some(paced.map_or(ping, |paced| paced.min(ping)))
+            }
         }
     }
 }
@@ -521,6 +526,9 @@ impl Connection {
         if matches!(stream.send.state, SendState::Open | SendState::Finishing) {
             self.buffered = self.buffered.saturating_sub(stream.send.buffer.clear());
             stream.send.state = SendState::Resetting(code);
+            if id.opener() != self.agreed.side {
+                self.budget.on_refused();
+            }
             if stream.unsent.is_none() || !self.cancel_unsent(id) {
                 self.queue_control(id);
             }

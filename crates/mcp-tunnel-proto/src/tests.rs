@@ -7,6 +7,7 @@ mod basic;
 mod chunking;
 mod credit;
 mod fairness;
+mod faults;
 mod frames;
 mod goaway;
 mod handshake;

@@ -48,7 +48,25 @@ pub(super) fn check(sources: &[Source]) -> Result<Vec<String>> {
             }
         }
     }
+    for line in unnumbered(&spec.text) {
+        findings.push(finding(&spec.path, line, "a MUST without an id"));
+    }
     Ok(findings)
+}
+
+/// The lines with a MUST that belongs to no id: outside of an item or paragraph that begins with one, from section 1 on.
+fn unnumbered(text: &str) -> Vec<usize> {
+    let mut lines = Vec::new();
+    let (mut begun, mut numbered) = (false, false);
+    for (index, line) in text.lines().enumerate() {
+        begun |= line.starts_with("## ");
+        let begins = line.starts_with(['-', '#', '|']) || line.trim().is_empty();
+        numbered = defined(line).is_some() || (numbered && !begins);
+        if begun && !numbered && line.contains("MUST") {
+            lines.push(index + 1);
+        }
+    }
+    lines
 }
 
 /// The id that a line of the specification defines: `**OPEN-3** …`.
@@ -70,4 +88,15 @@ fn is_id(word: &str) -> bool {
             && !number.is_empty()
             && number.bytes().all(|byte| byte.is_ascii_digit())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unnumbered;
+
+    #[test]
+    fn every_must_needs_an_id() {
+        let text = "MUST is explained.\n## 1\n- **OPEN-1** A side MUST,\n  and MUST NOT.\n- One MUST too.\n\nIt MUST.";
+        assert_eq!(unnumbered(text), [5, 7]);
+    }
 }

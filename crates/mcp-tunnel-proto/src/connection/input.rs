@@ -44,7 +44,7 @@ impl Connection {
                 header,
                 first,
                 fin,
-            } => self.on_open(id, *header, first, fin)?,
+            } => self.on_open(now, id, *header, first, fin)?,
             Frame::Reset { id, code } => self.on_reset(now, id, code)?,
             Frame::Stop { id, code } => self.on_stop(now, id, code)?,
             Frame::GoAway(goaway) => self.on_goaway(*goaway)?,
@@ -78,11 +78,13 @@ impl Connection {
 
     fn on_open(
         &mut self,
+        now: Instant,
         id: StreamId,
         header: OpenHeader,
         first: Bytes,
         fin: bool,
     ) -> Result<(), Violation> {
+        self.budget.on_open(now)?;
         self.charge(flow::amount(first.len()))?;
         if !self.streams.admit_remote(id)? {
             return Ok(());
@@ -110,6 +112,9 @@ impl Connection {
     ) -> Result<(), Violation> {
         if !payload.is_empty() {
             self.charge(flow::amount(payload.len()).saturating_add(flow::amount(HEADER)))?;
+        }
+        if !fin {
+            self.budget.on_data(now, payload.len())?;
         }
         let Some(stream) = self.streams.get_mut(id).filter(|s| s.unsent.is_none()) else {
             return self.on_absent(now, id);
@@ -144,10 +149,12 @@ impl Connection {
 
     /// RESET-2: nothing is sent in answer.
     fn on_reset(&mut self, now: Instant, id: StreamId, code: ResetCode) -> Result<(), Violation> {
-        self.budget.on_reset(now)?;
         let Some(stream) = self.streams.get_mut(id).filter(|s| s.unsent.is_none()) else {
             return self.on_absent(now, id);
         };
+        if id.opener() != self.agreed.side {
+            self.budget.on_reset(now)?;
+        }
         match stream.recv.state {
             RecvState::Open => {
                 stream.recv.state = RecvState::Reset(code);
@@ -168,15 +175,18 @@ impl Connection {
 
     /// STOP-1: answered with RESET of the same code, unless that direction has ended.
     fn on_stop(&mut self, now: Instant, id: StreamId, code: ResetCode) -> Result<(), Violation> {
-        self.budget.on_reset(now)?;
         let Some(stream) = self.streams.get_mut(id).filter(|s| s.unsent.is_none()) else {
             return self.on_crossing(now, id);
         };
+        let first = stream.send.stopped.is_none();
+        stream.send.stopped.get_or_insert(code);
+        if !first || id.opener() != self.agreed.side {
+            self.budget.on_reset(now)?;
+        }
         match stream.send.state {
             SendState::Open | SendState::Finishing => {
                 self.buffered = self.buffered.saturating_sub(stream.send.buffer.clear());
                 stream.send.state = SendState::Resetting(code);
-                stream.send.stopped = Some(code);
                 self.schedule.push_control(id, stream);
                 self.events.push_back(Event::Stopped { id, code });
             }

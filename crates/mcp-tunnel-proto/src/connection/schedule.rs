@@ -1,6 +1,9 @@
 //! What goes out next: control first, then payload in turns.
 
-use std::{collections::VecDeque, time::Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use bytes::Buf;
 
@@ -16,6 +19,9 @@ use crate::{
     transmit::Mark,
 };
 
+/// How long what was paced waits.
+const PACE: Duration = Duration::from_millis(10);
+
 /// Queues of streams with something to send. Every stream is at most once in each, so that none outgrows
 /// the table (ABUSE-2).
 #[derive(Debug, Default)]
@@ -25,6 +31,9 @@ pub(crate) struct Schedule {
     /// How long OPENs go before payload that waits.
     patience: Patience,
     control: VecDeque<StreamId>,
+    /// Streams whose cancelling waits, and until when.
+    paced: VecDeque<StreamId>,
+    paced_until: Option<Instant>,
     turns: Turns,
 }
 
@@ -50,6 +59,26 @@ impl Schedule {
         }
         stream.in_ready = true;
         self.turns.push(stream.urgency, id);
+    }
+
+    /// The stream's RESET or STOP waits a moment, and with it the stream's slot.
+    fn pace(&mut self, now: Instant, id: StreamId, stream: &mut Stream) {
+        stream.in_control = true;
+        self.paced.push_back(id);
+        self.paced_until.get_or_insert(now + PACE);
+    }
+
+    /// When what was paced may go on.
+    pub(crate) const fn paced_until(&self) -> Option<Instant> {
+        self.paced_until
+    }
+
+    /// Lets what was paced go on if it is time.
+    pub(crate) fn unpace(&mut self, now: Instant) {
+        if self.paced_until.is_some_and(|until| now >= until) {
+            self.paced_until = None;
+            self.control.append(&mut self.paced);
+        }
     }
 
     fn is_empty(&self) -> bool {
@@ -108,7 +137,7 @@ impl Connection {
         self.transmit_link(now, out);
         while !out.is_full() {
             self.transmit_opens(out);
-            self.transmit_control(out);
+            self.transmit_control(now, out);
             if self.transmit_payload(out) {
                 continue;
             }
@@ -246,7 +275,7 @@ impl Connection {
     }
 
     /// CREDIT-1: nothing here needs credit.
-    fn transmit_control(&mut self, out: &mut Transmit) {
+    fn transmit_control(&mut self, now: Instant, out: &mut Transmit) {
         while !out.is_full() {
             let Some(id) = self.schedule.control.pop_front() else {
                 return;
@@ -262,6 +291,16 @@ impl Connection {
             if std::mem::take(&mut stream.recv.credit_due) && stream.recv.state == RecvState::Open {
                 let limit = stream.recv.window.grant();
                 out.push_frame(&Frame::StreamCredit { id, limit });
+            }
+            let resets = matches!(stream.send.state, SendState::Resetting(_));
+            let cancels = u32::from(resets) + u32::from(stream.recv.stop_due.is_some());
+            // ABUSE-1: not faster than the peer puts up with.
+            if cancels > 0
+                && id.opener() == self.agreed.side
+                && !self.budget.may_cancel(now, cancels)
+            {
+                self.schedule.pace(now, id, stream);
+                continue;
             }
             if let Some(code) = stream.recv.stop_due.take() {
                 let mark = out.mark();

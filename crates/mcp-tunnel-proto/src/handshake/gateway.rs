@@ -106,6 +106,9 @@ impl GatewayHandshake {
             Some(Frame::Hello(hello)) => return Ok(Some(GatewayEvent::Hello(*hello))),
             // ADMISSION-1: nothing follows a refusal.
             Some(Frame::Admission(admission)) if !matches!(self.phase, Phase::Refused) => {
+                if let Err(violation) = self.greeting.budget.on_admission(now) {
+                    return Err(self.greeting.fail(violation.into()));
+                }
                 *admission
             }
             Some(Frame::Resume(resume)) if self.has_claimed(&resume) => {

@@ -94,6 +94,10 @@ fn sessions_match_their_vectors() {
             let words: Vec<&str> = value.split_whitespace().collect();
             match step.as_str() {
                 "in" => end.feed(now, &unhex(value)),
+                "repeat" => {
+                    let times = usize::try_from(number(words[0])).unwrap();
+                    end.feed(now, &unhex(words[1]).repeat(times));
+                }
                 "do" => act(end, &words),
                 "out" => assert_eq!(
                     hex(&end.drain(now)),
