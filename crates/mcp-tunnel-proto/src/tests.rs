@@ -13,6 +13,7 @@ mod goaway;
 mod handshake;
 mod liveness;
 mod model;
+mod pacing;
 mod resume;
 mod resume_handshake;
 mod script;

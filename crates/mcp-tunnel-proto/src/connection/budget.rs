@@ -165,6 +165,14 @@ impl Budget {
     }
 }
 
+#[cfg(test)]
+impl super::Connection {
+    /// Lets this side send so many RESETs and STOPs at once and a second.
+    pub(crate) const fn pace_cancels(&mut self, burst: u32, per_second: u32) {
+        self.budget.cancels = Bucket::new(burst, per_second);
+    }
+}
+
 /// Payload, in bytes, from which on a DATA pays for itself.
 const SMALL: usize = 64;
 
