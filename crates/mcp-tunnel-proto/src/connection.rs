@@ -1,5 +1,7 @@
 //! The session: every stream of a link, driven by bytes and time.
 
+#[cfg(test)]
+mod audit;
 pub(crate) mod budget;
 mod chunks;
 mod flow;

@@ -1,6 +1,7 @@
 //! Tests of the whole core, over a virtual link.
 
 mod pair;
+mod reference;
 
 mod abuse;
 mod basic;
@@ -17,5 +18,6 @@ mod pacing;
 mod resume;
 mod resume_handshake;
 mod script;
+mod sim;
 mod streams;
 mod violations;

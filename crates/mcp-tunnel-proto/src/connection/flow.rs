@@ -103,6 +103,11 @@ impl Window {
         self.is_due(fraction) || (self.gain() > 0 && self.received == self.limit)
     }
 
+    #[cfg(test)]
+    pub(crate) const fn is_all_consumed(&self) -> bool {
+        self.consumed == self.received
+    }
+
     fn gain(&self) -> u64 {
         self.target().saturating_sub(self.limit)
     }

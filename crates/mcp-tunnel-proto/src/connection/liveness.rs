@@ -35,6 +35,16 @@ impl Liveness {
         }
     }
 
+    /// RESUME-5: the same on a new link, with numbers that no ping had before, not even one of the link's handshake: what
+    /// still comes as an answer to those answers nothing here.
+    pub(crate) fn renew(&mut self, now: Instant, config: &Config) {
+        let sent = (self.sent | u64::from(u32::MAX)).saturating_add(1);
+        *self = Self {
+            sent,
+            ..Self::new(now, config)
+        };
+    }
+
     pub(crate) fn on_heard(&mut self, now: Instant) {
         self.heard = self.heard.max(now);
     }

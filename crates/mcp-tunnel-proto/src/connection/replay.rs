@@ -151,6 +151,19 @@ impl Replay {
         self.received.saturating_sub(self.told) >= ACK_EVERY
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_no_stream_ending(&self) -> bool {
+        self.ending.is_empty()
+    }
+
+    /// Whether what is kept is what the frames' lengths say.
+    #[cfg(test)]
+    pub(crate) fn adds_up(&self) -> bool {
+        let payload: usize = self.pieces.iter().map(Bytes::len).sum();
+        let frames: u64 = self.frames.iter().map(|frame| frame.length).sum();
+        frames == self.kept() && frames == flow::amount(self.heads.len().saturating_add(payload))
+    }
+
     /// Bytes kept.
     pub(crate) fn kept(&self) -> u64 {
         self.sent.saturating_sub(self.acknowledged)

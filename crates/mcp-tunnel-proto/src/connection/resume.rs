@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Connection, ConnectionError, Departure, liveness::Liveness};
+use super::{Connection, ConnectionError, Departure};
 use crate::{StreamId, Violation};
 
 /// How far a side has received: bytes of session frames since the session's start.
@@ -92,7 +92,7 @@ impl Connection {
             return Err(ResumeError::Position);
         }
         self.detached = None;
-        self.liveness = Liveness::new(now, &self.config);
+        self.liveness.renew(now, &self.config);
         self.say_credits_again();
         self.budget.on_resumed(self.streams.len());
         // The ping that followed the warning may be lost; any ping of the new link follows it too.

@@ -68,6 +68,11 @@ impl Schedule {
         self.paced_until.get_or_insert(now + PACE);
     }
 
+    #[cfg(test)]
+    pub(super) fn is_nothing_paced(&self) -> bool {
+        self.paced.is_empty()
+    }
+
     /// When what was paced may go on.
     pub(crate) const fn paced_until(&self) -> Option<Instant> {
         self.paced_until
@@ -81,7 +86,7 @@ impl Schedule {
         }
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.opens.is_empty() && self.control.is_empty() && self.turns.is_empty()
     }
 
@@ -137,6 +142,7 @@ impl Connection {
         self.transmit_link(now, out);
         while !out.is_full() {
             self.transmit_opens(out);
+            self.transmit_pong(out);
             self.transmit_control(now, out);
             if self.transmit_payload(out) {
                 continue;
@@ -167,9 +173,7 @@ impl Connection {
 
     /// SCHED-1: link frames and GOAWAY wait for no credit and no payload.
     fn transmit_link(&mut self, now: Instant, out: &mut Transmit) {
-        if let Some(number) = self.liveness.poll_pong() {
-            out.push_frame(&Frame::Pong(number));
-        }
+        self.transmit_pong(out);
         let again = std::mem::take(&mut self.credits_due);
         if self.window.is_due(4) || again {
             out.push_frame(&Frame::SessionCredit(self.window.grant()));
@@ -198,6 +202,17 @@ impl Connection {
         }
         if let Some(number) = self.liveness.poll_ping(now) {
             out.push_frame(&Frame::Ping(number));
+        }
+    }
+
+    /// GOAWAY-2: a peer that has warned takes the pong as a sign that every stream opened before has arrived, so it does
+    /// not overtake those that wait to leave.
+    fn transmit_pong(&mut self, out: &mut Transmit) {
+        if self.peer_goaway.is_some() && !self.schedule.opens.is_empty() {
+            return;
+        }
+        if let Some(number) = self.liveness.poll_pong() {
+            out.push_frame(&Frame::Pong(number));
         }
     }
 

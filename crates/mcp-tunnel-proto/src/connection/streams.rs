@@ -345,6 +345,11 @@ impl Streams {
         self.starved || self.credit.available() < 16
     }
 
+    #[cfg(test)]
+    pub(crate) const fn is_none_of_ours_live(&self) -> bool {
+        self.live_local == 0
+    }
+
     /// Streams of this side that the peer's `last` leaves out.
     pub(crate) fn refused_by(&self, last: LastStream) -> Vec<StreamId> {
         self.map

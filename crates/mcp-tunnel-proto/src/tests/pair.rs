@@ -137,6 +137,13 @@ pub(super) fn http() -> OpenHeader {
     OpenHeader::new(StreamKind::Http, RouteName::default_route())
 }
 
+/// Something to write, which differs for each `start`.
+pub(super) fn pattern(start: u8, length: usize) -> Bytes {
+    let byte = |at: usize| (at % 251).to_le_bytes()[0].wrapping_mul(31);
+    let bytes = (0..length).map(|at| byte(at).wrapping_add(start));
+    bytes.collect::<Vec<_>>().into()
+}
+
 /// Both ends, and the time.
 pub(super) struct Pair {
     pub(super) now: Instant,
