@@ -248,7 +248,7 @@ impl Connection {
     /// OPEN-2: in order of ids. OPEN-3: with as much first payload as credit and frame allow; that is the stream's first
     /// turn, so it waits if a more urgent one does.
     fn transmit_opens(&mut self, out: &mut Transmit) {
-        while !out.is_full() && !self.schedule.is_payload_due() {
+        while !self.schedule.opens.is_empty() && !out.is_full() && !self.schedule.is_payload_due() {
             let Some(id) = self.schedule.opens.pop_front() else {
                 return;
             };
@@ -344,7 +344,7 @@ impl Connection {
     fn transmit_payload(&mut self, out: &mut Transmit) -> bool {
         let header = flow::amount(HEADER);
         let available = self.credit.available().saturating_sub(header);
-        if out.is_full() || available == 0 {
+        if self.schedule.turns.is_empty() || out.is_full() || available == 0 {
             return false;
         }
         while let Some(turn) = self.schedule.turns.current() {

@@ -29,6 +29,8 @@ pub(crate) struct Turns {
     /// Has had its turn and has more. It goes to the back only when the next turn is given, so that whoever came while its
     /// frame was on the way goes before it.
     resting: Option<(Urgency, StreamId)>,
+    /// How many wait in all.
+    waiting: usize,
 }
 
 #[derive(Debug, Default)]
@@ -91,6 +93,7 @@ impl Turns {
     pub(crate) fn push(&mut self, urgency: Urgency, id: StreamId) {
         if let Some(level) = self.levels.get_mut(urgency.level()) {
             level.queue.push_back(id);
+            self.waiting = self.waiting.saturating_add(1);
         }
     }
 
@@ -99,8 +102,8 @@ impl Turns {
         self.resting = Some((urgency, id));
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.resting.is_none() && self.levels.iter().all(|level| level.queue.is_empty())
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.waiting == 0 && self.resting.is_none()
     }
 
     /// Whether a stream waits that goes before those of this urgency.
@@ -129,8 +132,9 @@ impl Turns {
 
     /// The turn's stream has sent a frame of so many payload bytes. Says whether that was all it may.
     pub(crate) fn spend(&mut self, turn: Turn, bytes: usize) -> bool {
+        let waiting = self.waiting;
         let mut below = self.levels.iter().skip(turn.level.saturating_add(1));
-        let passed = below.any(|level| !level.queue.is_empty());
+        let passed = waiting > 1 && below.any(|level| !level.queue.is_empty());
         let Some(level) = self.levels.get_mut(turn.level) else {
             return true;
         };
@@ -149,6 +153,7 @@ impl Turns {
         if let Some(level) = self.levels.get_mut(turn.level) {
             level.queue.pop_front();
             level.left = 0;
+            self.waiting = self.waiting.saturating_sub(1);
         }
     }
 
