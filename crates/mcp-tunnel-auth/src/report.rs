@@ -66,7 +66,7 @@ pub enum LinkReportKind {
         /// What the gateway shows meanwhile.
         approval_code: ApprovalCode,
     },
-    /// It carries traffic.
+    /// It carries traffic; said again when it has resumed from another address.
     Up,
     /// It lives, and this long takes a ping.
     RoundTrip {

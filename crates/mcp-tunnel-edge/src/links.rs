@@ -4,6 +4,7 @@ pub(crate) mod life;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use mcp_tunnel_auth::{
     Announcement, ApprovalCode, GatewayPublicKey, LinkId, LinkIdentity, RouteName, TunnelId,
 };
 use mcp_tunnel_proto::SessionId;
-use mcp_tunnel_transport::Link;
+use mcp_tunnel_transport::{CloseReason, Link};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
 
@@ -27,6 +28,55 @@ pub(crate) struct LiveLink {
     pub(crate) identity: LinkIdentity,
     pub(crate) link: Link,
     pub(crate) announcement: Announcement,
+    /// Where its gateway is; another place when it has resumed from there.
+    pub(crate) remote: watch::Sender<SocketAddr>,
+    /// When its gateway last began anew beside it.
+    succeeded: Mutex<Option<Instant>>,
+}
+
+impl LiveLink {
+    pub(crate) fn new(
+        id: LinkId,
+        identity: LinkIdentity,
+        link: Link,
+        announcement: Announcement,
+        remote: SocketAddr,
+    ) -> Self {
+        Self {
+            id,
+            identity,
+            link,
+            announcement,
+            remote: watch::Sender::new(remote),
+            succeeded: Mutex::default(),
+        }
+    }
+
+    /// Its gateway has resumed it from here. Another port of the same host is no news.
+    fn resumed_from(&self, remote: SocketAddr) {
+        self.remote.send_if_modified(|known| {
+            let moved = known.ip() != remote.ip();
+            if moved {
+                *known = remote;
+            }
+            moved
+        });
+    }
+
+    /// Whether nobody will come back to it, its connection being lost: it has not been heard since its gateway began anew.
+    fn is_orphaned(&self, lost: &CloseReason) -> bool {
+        let CloseReason::Silent { after } = lost else {
+            return false;
+        };
+        let succeeded = *self.succeeded();
+        succeeded.is_some_and(|since| since.elapsed() < *after)
+    }
+
+    fn succeeded(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.succeeded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// All links of the edge. A tunnel without links has no entry; so nothing is kept before proof.
@@ -213,6 +263,19 @@ impl Links {
         live.iter().find(claimed).cloned()
     }
 
+    /// A gateway has come up that goes on with no session: the process that had them is gone, and their calls end now
+    /// rather than after the time that they are kept. That a session has lost its connection may not be known yet.
+    /// Gateways that share a key, which is a mistake, lose sessions by this only while they have no connection.
+    pub(crate) fn succeed(&self, fresh: &LiveLink) {
+        let table = self.lock();
+        let live = table.tunnels.get(&fresh.identity.tunnel);
+        let earlier = live.into_iter().flat_map(|links| &links.live);
+        for link in earlier.filter(|link| link.identity == fresh.identity && link.id != fresh.id) {
+            *link.succeeded() = Some(Instant::now());
+            link.link.give_up();
+        }
+    }
+
     /// Calls that wait for a gateway look again.
     fn arrived(&self) {
         self.arrivals
@@ -313,6 +376,21 @@ pub(crate) struct LivePlace {
 impl LivePlace {
     pub(crate) fn link(&self) -> &Link {
         &self.link.link
+    }
+
+    /// Where the gateway is, from now on.
+    pub(crate) fn remote(&self) -> watch::Receiver<SocketAddr> {
+        self.link.remote.subscribe()
+    }
+
+    /// The gateway has begun anew with this link.
+    pub(crate) fn succeeds(&self) {
+        self.links.succeed(&self.link);
+    }
+
+    /// As [`LiveLink::is_orphaned`].
+    pub(crate) fn is_orphaned(&self, lost: &CloseReason) -> bool {
+        self.link.is_orphaned(lost)
     }
 
     /// A place for the link while it has no connection; `None` when as many are kept as may be.

@@ -103,11 +103,14 @@ impl Inner {
         if links.len() >= LINKS_MOST && !links.contains_key(&report.link) {
             return;
         }
+        let address = report.remote_address.ip().to_canonical();
         let link = links.entry(report.link).or_insert_with(|| LiveLink {
-            address: report.remote_address.ip().to_canonical(),
+            address,
             seen: Timestamp::UNIX_EPOCH,
             rtt: None,
         });
+        // It may have resumed from elsewhere.
+        link.address = address;
         link.rtt = rtt.or(link.rtt);
         link.seen = i64::try_from(report.at_ms)
             .ok()
@@ -165,6 +168,15 @@ mod tests {
         live.note(&report(3, "192.0.2.9:1", LinkReportKind::Up));
         assert_eq!(sighting(&live).links, 3);
         assert!(sighting(&live).several_addresses);
+    }
+
+    #[test]
+    fn a_link_that_moves_is_at_one_address() {
+        let live = Live::default();
+        live.note(&report(1, "192.0.2.1:1", LinkReportKind::Up));
+        live.note(&report(1, "192.0.2.9:1", LinkReportKind::Up));
+        live.note(&report(2, "192.0.2.9:2", LinkReportKind::Up));
+        assert!(!sighting(&live).several_addresses);
     }
 
     #[test]

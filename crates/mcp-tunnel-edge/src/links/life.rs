@@ -11,11 +11,13 @@
 //! accept, with a claim ──► judge ──► the session's own link takes the connection over
 //! ```
 //!
-//! A link that loses its connection is kept for a while, with its calls, and not reported down.
-//!
+//! A link that loses its connection is kept for a while, with its calls, and not reported down. It ends at once when its
+//! gateway comes up without a claim: that process has no calls to go on with. A link that is sent away is not kept: its
+//! credential is not taken any more, or this edge takes no connections; who comes back finds another edge, or a new one.
 //!
 //! Every new snapshot judges the link again, pending or live; the proof itself is checked once.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,6 +96,7 @@ where
         id: LinkId::new(unix_ms(), &entropy().unwrap_or_default()),
         identity: *credential.identity(),
         announcement: credential.announcement().clone(),
+        remote: peer.address(),
         peer,
     });
     match (life, judged) {
@@ -135,6 +138,7 @@ struct Life<'a> {
     id: LinkId,
     identity: LinkIdentity,
     announcement: Announcement,
+    remote: SocketAddr,
     peer: PeerInfo,
 }
 
@@ -170,8 +174,8 @@ impl Life<'_> {
             Ok(()) => {
                 self.peer.proven();
                 measures::link_resumed("resumed");
-                let (link, remote) = (live.id, self.peer.address());
-                tracing::info!(%link, %remote, "link resumed");
+                live.resumed_from(self.remote);
+                tracing::info!(link = %live.id, remote = %self.remote, "link resumed");
                 Ok(None)
             }
             Err(unresumed) if unresumed.error == ClaimError::Ended => {
@@ -197,21 +201,22 @@ impl Life<'_> {
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         self.peer.proven();
+        // A check announces nothing, and comes beside a gateway that runs.
+        let anew = incoming.claim().is_none() && !self.announcement.routes().is_empty();
         let ((link, driver), number) = match decision {
             LinkDecision::Active { .. } => (incoming.admit().map_err(AcceptError::Ended)?, number),
             _ => self.wait(incoming).await?,
         };
-        let live = LiveLink {
-            id: self.id,
-            identity: self.identity,
-            link,
-            announcement: self.announcement.clone(),
-        };
+        let announcement = self.announcement.clone();
+        let live = LiveLink::new(self.id, self.identity, link, announcement, self.remote);
         let place = self.shared.links.enter(self.identity.tunnel, live);
         let place = place.ok_or(LinkError::TooMany)?;
         let (id, tunnel) = (self.id, self.identity.tunnel);
-        tracing::info!(link = %id, %tunnel, remote = %self.peer.address(), "link up");
+        tracing::info!(link = %id, %tunnel, remote = %self.remote, "link up");
         self.report(LinkReportKind::Up);
+        if anew {
+            place.succeeds();
+        }
         let reason = self.drive(&place, driver, number).await;
         drop(place);
         tracing::info!(link = %id, %tunnel, ?reason, "link down");
@@ -231,7 +236,7 @@ impl Life<'_> {
         };
         let approval_code = place.code();
         let (id, tunnel) = (self.id, self.identity.tunnel);
-        tracing::info!(link = %id, %tunnel, remote = %self.peer.address(), "link pending");
+        tracing::info!(link = %id, %tunnel, remote = %self.remote, "link pending");
         self.report(LinkReportKind::Pending { approval_code });
         let mut pending = incoming.pend(&approval_code.to_string());
         let (error, reason) = match self.until_decided(&mut pending).await {
@@ -295,7 +300,7 @@ impl Life<'_> {
         let mut driver = std::pin::pin!(driver.run());
         let mut tick = interval_at(Instant::now() + FIRST_ROUND_TRIP, ROUND_TRIPS);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let link = place.link();
+        let (link, mut remote) = (place.link(), place.remote());
         let mut presence = Presence::Connected;
         let mut drain: Option<(Instant, DownReason)> = None;
         let (code, refusal) = loop {
@@ -312,6 +317,11 @@ impl Life<'_> {
                 () = sleep_until(deadline), if drain.is_some() => Turn::Close(CloseCode::NO_ERROR, None),
                 () = link.drained(), if drain.is_some() => Turn::Close(CloseCode::NO_ERROR, None),
                 change = presence.change(link) => presence.follow(change, place),
+                Ok(()) = remote.changed() => {
+                    self.remote = *remote.borrow_and_update();
+                    self.report(LinkReportKind::Up);
+                    Turn::Stay
+                }
                 _ = tick.tick() => {
                     self.report_round_trip(link);
                     Turn::Stay
@@ -361,7 +371,7 @@ impl Life<'_> {
         self.shared.reports.push(LinkReport::new(
             self.id,
             self.identity,
-            self.peer.address(),
+            self.remote,
             self.announcement.clone(),
             unix_ms(),
             kind,
@@ -419,6 +429,10 @@ impl<'a> Presence<'a> {
     /// Follows such a change.
     fn follow(&mut self, change: Option<CloseReason>, place: &'a LivePlace) -> Turn {
         *self = match change {
+            Some(reason) if place.is_orphaned(&reason) => {
+                tracing::info!(%reason, "link lost, and its gateway has begun anew");
+                return Turn::Close(CloseCode::REPLACED, None);
+            }
             Some(reason) => {
                 tracing::info!(%reason, "link lost, kept for its gateway");
                 match place.keep() {

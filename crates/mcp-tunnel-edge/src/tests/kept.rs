@@ -1,12 +1,14 @@
 //! Links that lose their connection and are kept: resumed, withdrawn, given up.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mcp_tunnel_auth::{DownReason, GatewayState, LinkReportKind};
+use mcp_tunnel_auth::{DownReason, GatewayState, LinkReport, LinkReportKind};
 use mcp_tunnel_transport::{Answer, Exporter, Link, LinkConfig, Offer, Stream};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, copy_bidirectional, duplex};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::client::TlsStream;
@@ -21,13 +23,32 @@ const KEEP: Duration = Duration::from_secs(60);
 #[derive(Default)]
 struct Gateways {
     tasks: JoinSet<()>,
+    relays: Vec<watch::Sender<Fate>>,
 }
 
 /// A gateway's connection.
 struct Cable {
     tls: TlsStream<DuplexStream>,
     exporter: Exporter,
-    relay: AbortHandle,
+    relay: watch::Sender<Fate>,
+}
+
+/// What becomes of a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Passes,
+    /// It stays, and nothing comes any more.
+    FallsSilent,
+    Ends,
+}
+
+/// Passes bytes on until another fate comes.
+async fn relay(mut near: DuplexStream, mut far: DuplexStream, mut fate: watch::Receiver<Fate>) {
+    tokio::select! {
+        _ = copy_bidirectional(&mut near, &mut far) => return,
+        _ = fate.wait_for(|fate| *fate != Fate::Passes) => {}
+    }
+    let _ = fate.wait_for(|fate| *fate == Fate::Ends).await;
 }
 
 fn link_config() -> LinkConfig {
@@ -35,41 +56,51 @@ fn link_config() -> LinkConfig {
 }
 
 impl Gateways {
-    async fn cable(&mut self, world: &World) -> Cable {
-        let (near, mut relay_near) = duplex(64 * 1024);
-        let (mut relay_far, far) = duplex(64 * 1024);
+    async fn cable(&mut self, world: &World, from: SocketAddr) -> Cable {
+        let (near, relay_near) = duplex(64 * 1024);
+        let (relay_far, far) = duplex(64 * 1024);
         let acceptor = TlsAcceptor::from(world.links_tls());
         let edge = world.edge.clone();
         self.tasks.spawn(async move {
             let tls = acceptor.accept(far).await.unwrap();
-            let _ = edge.accept_link(tls, PeerInfo::tls(PEER)).await;
+            let _ = edge.accept_link(tls, PeerInfo::tls(from)).await;
         });
-        let relay = self.tasks.spawn(async move {
-            let _ = tokio::io::copy_bidirectional(&mut relay_near, &mut relay_far).await;
-        });
+        let (fate, ordered) = watch::channel(Fate::Passes);
+        self.tasks.spawn(relay(relay_near, relay_far, ordered));
         let tls = world.gateway_handshake(near).await;
         let exporter = Exporter::of(tls.get_ref().1).unwrap();
         Cable {
             tls,
             exporter,
-            relay,
+            relay: fate,
         }
     }
 
     /// An approved gateway whose link is up.
-    async fn active(&mut self, world: &mut World, key: u8) -> (Link, AbortHandle) {
+    async fn active(&mut self, world: &mut World, key: u8) -> (Link, watch::Sender<Fate>) {
         world.approve(key);
+        let up = self.dial(world, key, &["mcp"]).await;
+        assert!(matches!(next_kind(world).await, LinkReportKind::Up));
+        up
+    }
+
+    /// A link of this gateway that goes on with no session.
+    async fn dial(
+        &mut self,
+        world: &World,
+        key: u8,
+        routes: &[&str],
+    ) -> (Link, watch::Sender<Fate>) {
         let Cable {
             tls,
             exporter,
             relay,
-        } = self.cable(world).await;
-        let credential = world.credential(key, 1, &["mcp"], &exporter).encode();
+        } = self.cable(world, PEER).await;
+        let credential = world.credential(key, 1, routes, &exporter).encode();
         let offer = Offer::new(tls, credential.into(), &link_config()).unwrap();
         match offer.answer().await.unwrap() {
             Answer::Active { link, driver } => {
                 self.tasks.spawn(async move { drop(driver.run().await) });
-                assert!(matches!(next_kind(world).await, LinkReportKind::Up));
                 (link, relay)
             }
             other => panic!("{other:?}"),
@@ -78,7 +109,22 @@ impl Gateways {
 
     /// Claims the session of `link` with the key of this number.
     async fn claim(&mut self, world: &World, key: u8, link: &Link) -> Answer<DuplexStream> {
-        let Cable { tls, exporter, .. } = self.cable(world).await;
+        self.claim_from(world, key, link, PEER).await
+    }
+
+    async fn claim_from(
+        &mut self,
+        world: &World,
+        key: u8,
+        link: &Link,
+        from: SocketAddr,
+    ) -> Answer<DuplexStream> {
+        let Cable {
+            tls,
+            exporter,
+            relay,
+        } = self.cable(world, from).await;
+        self.relays.push(relay);
         let credential = world.credential(key, 1, &["mcp"], &exporter).encode();
         let offer = Offer::resuming(tls, credential.into(), &link_config(), link).unwrap();
         offer.answer().await.unwrap()
@@ -86,18 +132,22 @@ impl Gateways {
 }
 
 async fn next_kind(world: &World) -> LinkReportKind {
+    next_report(world).await.kind
+}
+
+async fn next_report(world: &World) -> LinkReport {
     loop {
         let report = timeout(2 * KEEP, world.edge.next_report()).await;
-        let kind = report.expect("a report comes").kind;
-        if !matches!(kind, LinkReportKind::RoundTrip { .. }) {
-            return kind;
+        let report = report.expect("a report comes");
+        if !matches!(report.kind, LinkReportKind::RoundTrip { .. }) {
+            return report;
         }
     }
 }
 
 /// Cuts a link, and waits until both sides know.
-async fn cut(link: &Link, relay: AbortHandle) {
-    relay.abort();
+async fn cut(link: &Link, relay: watch::Sender<Fate>) {
+    relay.send_replace(Fate::Ends);
     assert!(link.detached().await.is_some());
     tokio::time::sleep(SECOND).await; // virtual
 }
@@ -222,4 +272,81 @@ async fn kept_links_are_bounded() {
     assert!(matches!(resumed, Answer::Resumed), "{resumed:?}");
     let anew = gateways.claim(&world, 2, &second).await;
     assert!(matches!(anew, Answer::Active { .. }), "{anew:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_begins_anew_ends_the_calls_that_it_left() {
+    let (mut world, mut gateways) = (World::new(config()), Gateways::default());
+    let (link, relay) = gateways.active(&mut world, 1).await;
+    let (running, _stream) = call(&mut world, &link).await;
+    cut(&link, relay).await;
+    let start = Instant::now();
+    let (fresh, _relay) = gateways.active(&mut world, 1).await;
+    assert_eq!(running.head().await.status(), 502);
+    assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
+    assert!(matches!(
+        next_kind(&world).await,
+        LinkReportKind::Down { .. }
+    ));
+    let (next, stream) = call(&mut world, &fresh).await;
+    answer(stream).await;
+    assert_eq!(text(next.head().await).await.unwrap().body(), "ok");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_and_other_gateways_leave_a_kept_link_alone() {
+    let (mut world, mut gateways) = (World::new(config()), Gateways::default());
+    let (link, relay) = gateways.active(&mut world, 1).await;
+    let (running, stream) = call(&mut world, &link).await;
+    cut(&link, relay).await;
+    let _check = gateways.dial(&world, 1, &[]).await;
+    let _other = gateways.active(&mut world, 2).await;
+    let resumed = gateways.claim(&world, 1, &link).await;
+    assert!(matches!(resumed, Answer::Resumed), "{resumed:?}");
+    answer(stream).await;
+    assert_eq!(text(running.head().await).await.unwrap().body(), "ok");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_not_heard_since_its_gateway_began_anew_is_not_kept() {
+    let (mut world, mut gateways) = (World::new(config()), Gateways::default());
+    let (link, relay) = gateways.active(&mut world, 1).await;
+    let (running, _stream) = call(&mut world, &link).await;
+    // The host of the gateway lost power, and its connection is not known to be gone.
+    relay.send_replace(Fate::FallsSilent);
+    tokio::time::sleep(SECOND).await; // virtual
+    let start = Instant::now();
+    let _fresh = gateways.active(&mut world, 1).await;
+    assert!(link.is_attached());
+    assert_eq!(running.head().await.status(), 502);
+    assert!(start.elapsed() < KEEP / 2, "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_lives_on_beside_a_new_one_is_kept() {
+    let (mut world, mut gateways) = (World::new(config()), Gateways::default());
+    let (link, relay) = gateways.active(&mut world, 1).await;
+    let (running, stream) = call(&mut world, &link).await;
+    let _fresh = gateways.active(&mut world, 1).await;
+    tokio::time::sleep(KEEP).await; // virtual
+    relay.send_replace(Fate::FallsSilent);
+    assert!(link.detached().await.is_some());
+    tokio::time::sleep(SECOND).await; // virtual
+    let resumed = gateways.claim(&world, 1, &link).await;
+    assert!(matches!(resumed, Answer::Resumed), "{resumed:?}");
+    answer(stream).await;
+    assert_eq!(text(running.head().await).await.unwrap().body(), "ok");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_resumes_from_elsewhere_is_reported_there() {
+    let (mut world, mut gateways) = (World::new(config()), Gateways::default());
+    let (link, relay) = gateways.active(&mut world, 1).await;
+    cut(&link, relay).await;
+    let elsewhere = SocketAddr::from(([192, 0, 2, 99], 4_000));
+    let resumed = gateways.claim_from(&world, 1, &link, elsewhere).await;
+    assert!(matches!(resumed, Answer::Resumed), "{resumed:?}");
+    let report = next_report(&world).await;
+    assert_eq!(report.kind, LinkReportKind::Up);
+    assert_eq!(report.remote_address, elsewhere);
 }
