@@ -62,6 +62,9 @@ enum Task {
         /// How long.
         #[arg(long, default_value_t = 600)]
         seconds: u32,
+        /// Write the report here as JSON.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
     },
     /// Check the rules of the house that no compiler knows.
     Tidy,
@@ -88,7 +91,8 @@ fn main() -> ExitCode {
             name,
             clients,
             seconds,
-        } => soak::run(&name, clients, seconds),
+            json,
+        } => soak::run(&name, clients, seconds, json.as_deref()),
         Task::Tidy => tidy::run(),
         Task::Fuzz { name, seconds } => fuzz::run(name.as_deref(), seconds),
         Task::Audit => ci::audit(),

@@ -21,6 +21,7 @@ pub(crate) fn run() -> Result<()> {
     part("Python tools", || python("python"))?;
     part("older Python SDK", || python("python-0"))?;
     part("openssl", || debian("openssl", "/usr/bin/openssl"))?;
+    part("iproute2", || debian("iproute2", "/sbin/ip"))?;
     // The documentation folder tells it from the dynamic busybox, which has the same path.
     part("static busybox", || {
         debian("busybox-static", "/usr/share/doc/busybox-static")

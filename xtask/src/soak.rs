@@ -2,10 +2,13 @@
 
 use crate::shell::{cargo, root, step};
 use anyhow::Result;
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// Runs the soak `name` for `seconds` with `clients`.
-pub(crate) fn run(name: &str, clients: u32, seconds: u32) -> Result<()> {
+pub(crate) fn run(name: &str, clients: u32, seconds: u32, json: Option<&Path>) -> Result<()> {
     step(
         "release build of what is soaked",
         &mut cargo(
@@ -20,5 +23,8 @@ pub(crate) fn run(name: &str, clients: u32, seconds: u32) -> Result<()> {
     soak.env("MCP_TESTKIT_BIN_DIR", &programs).arg(name);
     soak.args(["--clients", &clients.to_string()]);
     soak.args(["--seconds", &seconds.to_string()]);
+    if let Some(file) = json {
+        soak.arg("--json").arg(file);
+    }
     step("soak", &mut soak)
 }

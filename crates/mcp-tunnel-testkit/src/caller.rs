@@ -116,27 +116,70 @@ impl Caller {
         tool: &str,
         arguments: Value,
     ) -> Result<reqwest::Response> {
-        let body = json!({
-            "jsonrpc": "2.0", "id": id, "method": "tools/call",
-            "params": { "name": tool, "arguments": arguments, "_meta": {
-                "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-                "io.modelcontextprotocol/clientCapabilities": {},
-                "progressToken": "p"
-            }}
+        let params = json!({ "name": tool, "arguments": arguments });
+        let request = self.request(id, "tools/call", params);
+        let request = request.header("mcp-name", tool).timeout(DEADLINE);
+        request.send().await.context("calling a tool")
+    }
+
+    /// Opens a `subscriptions/listen` stream for changes of tools and prompts, without a deadline.
+    ///
+    /// # Errors
+    /// No head arrives.
+    pub async fn listen(&self, id: &Value) -> Result<reqwest::Response> {
+        let wanted = json!({ "toolsListChanged": true, "promptsListChanged": true });
+        let params = json!({ "notifications": wanted });
+        let request = self.request(id, "subscriptions/listen", params);
+        request.send().await.context("listening")
+    }
+
+    fn request(&self, id: &Value, method: &str, mut params: Value) -> reqwest::RequestBuilder {
+        params["_meta"] = json!({
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities": {},
+            "progressToken": "p"
         });
-        let mut request = self
+        let body = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
+        let request = self
             .client
             .post(&self.url)
             .header("accept", "application/json, text/event-stream")
             .header("mcp-protocol-version", "2026-07-28")
-            .header("mcp-method", "tools/call")
-            .header("mcp-name", tool)
-            .timeout(DEADLINE)
+            .header("mcp-method", method)
             .json(&body);
+        self.with_own_headers(request)
+    }
+
+    fn with_own_headers(&self, mut request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
-        request.send().await.context("calling a tool")
+        request
+    }
+
+    /// Posts JSON of so many bytes, as it comes, to `path` at the endpoint's place.
+    ///
+    /// # Errors
+    /// No head of an answer arrives.
+    pub async fn post(
+        &self,
+        path: &str,
+        length: usize,
+        body: reqwest::Body,
+    ) -> Result<reqwest::Response> {
+        let request = self
+            .client
+            .post(self.at(path))
+            .header("content-type", "application/json")
+            .header("content-length", length)
+            .body(body);
+        let request = self.with_own_headers(request);
+        request.send().await.context("posting")
+    }
+
+    fn at(&self, path: &str) -> String {
+        let url = self.url.strip_suffix("/mcp").unwrap_or(&self.url);
+        format!("{url}{path}")
     }
 
     /// Calls a tool and reads the whole answer.
@@ -171,11 +214,7 @@ impl Caller {
     /// # Errors
     /// No head arrives.
     pub async fn get(&self, path: &str) -> Result<reqwest::Response> {
-        let url = self.url.strip_suffix("/mcp").unwrap_or(&self.url);
-        let mut request = self.client.get(format!("{url}{path}"));
-        for (name, value) in &self.headers {
-            request = request.header(name, value);
-        }
+        let request = self.with_own_headers(self.client.get(self.at(path)));
         request.send().await.context("getting")
     }
 }

@@ -26,7 +26,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 pub use counters::{CallCounters, Counters};
-pub use handler::Fixture;
+pub use handler::{Change, Fixture};
 
 /// How a fixture server listens and what it offers.
 #[derive(Clone, Debug)]
@@ -69,6 +69,7 @@ pub enum ToolSet {
 pub struct FixtureServer {
     address: SocketAddr,
     counters: Counters,
+    fixture: Fixture,
     stop: CancellationToken,
     _task: JoinSet<Result<()>>,
 }
@@ -82,11 +83,13 @@ impl FixtureServer {
         let listener = bind(options.listen).await?;
         let address = listener.local_addr()?;
         let (stop, counters) = (CancellationToken::new(), Counters::default());
+        let fixture = Fixture::new(options.tools, counters.clone());
         let mut task = JoinSet::new();
-        task.spawn(serve(listener, options, counters.clone(), stop.clone()));
+        task.spawn(serve(listener, options, fixture.clone(), stop.clone()));
         Ok(Self {
             address,
             counters,
+            fixture,
             stop,
             _task: task,
         })
@@ -108,6 +111,12 @@ impl FixtureServer {
     #[must_use]
     pub fn counters(&self) -> CallCounters {
         self.counters.read()
+    }
+
+    /// What answers, to have it say something by itself.
+    #[must_use]
+    pub fn fixture(&self) -> &Fixture {
+        &self.fixture
     }
 }
 
@@ -135,13 +144,13 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener> {
 pub async fn serve(
     listener: TcpListener,
     options: FixtureOptions,
-    counters: Counters,
+    fixture: Fixture,
     stop: CancellationToken,
 ) -> Result<()> {
     let mut config = StreamableHttpServerConfig::default();
     config.cancellation_token = stop.child_token();
     config.allowed_hosts.extend(options.extra_hosts);
-    let fixture = Fixture::new(options.tools, counters.clone());
+    let counters = fixture.counters().clone();
     let mcp = StreamableHttpService::new(
         move || Ok(fixture.clone()),
         LocalSessionManager::default().into(),

@@ -10,6 +10,7 @@ pub mod conformance;
 pub mod drivers;
 pub mod fixture;
 pub mod load;
+pub mod network;
 pub mod process;
 pub mod recorder;
 pub mod relay;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::{
     fs::{self, OpenOptions},
     io::Write,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::ExitStatus,
@@ -34,6 +34,8 @@ const LOOK: Duration = Duration::from_millis(25);
 pub struct CloudOptions {
     /// What each development ingress serves: `ROUTE`, `TUNNEL_ID/ROUTE`, or nothing for the default.
     pub dev_ingresses: Vec<String>,
+    /// The address at which gateways reach it.
+    pub edge_host: IpAddr,
     /// `--log-level`.
     pub log_level: String,
     /// More arguments.
@@ -46,6 +48,7 @@ impl Default for CloudOptions {
     fn default() -> Self {
         Self {
             dev_ingresses: vec![String::new()],
+            edge_host: Ipv4Addr::LOCALHOST.into(),
             log_level: "info".to_owned(),
             arguments: Vec::new(),
             data: None,
@@ -95,20 +98,21 @@ impl Cloud {
         let data = data.context("no folder")?;
         // Kept while it is down: what starts again has to find its ports free.
         let mut ports = Vec::new();
-        let mut port = || -> Result<SocketAddr> {
-            let reserved = Reserved::new()?;
+        let mut port = |host: IpAddr| -> Result<SocketAddr> {
+            let reserved = Reserved::on(host)?;
             let address = reserved.address();
             ports.push(reserved);
             Ok(address)
         };
+        let local = IpAddr::from(Ipv4Addr::LOCALHOST);
         let wanted = Addresses {
-            api: port()?,
-            edge: port()?,
-            ingress: port()?,
+            api: port(local)?,
+            edge: port(options.edge_host)?,
+            ingress: port(local)?,
             dev: options
                 .dev_ingresses
                 .iter()
-                .map(|_| port())
+                .map(|_| port(local))
                 .collect::<Result<_>>()?,
         };
         let (process, addresses) = launch(&data, &options, &wanted).await?;
@@ -409,6 +413,21 @@ impl Gateway {
     pub fn start_again(&mut self) -> Result<()> {
         self.process = Self::launch(self.state.path(), &self.arguments)?;
         Ok(())
+    }
+
+    /// Runs `mcp-tunnel-gateway check` with its token, key and arguments, as people do beside a gateway that runs; what
+    /// that printed.
+    ///
+    /// # Errors
+    /// The check fails; the text holds what it wrote.
+    pub async fn check(&self) -> Result<String> {
+        let mut arguments = vec!["check".to_owned()];
+        arguments.extend(self.arguments.iter().cloned());
+        let mut check = Self::launch(self.state.path(), &arguments)?;
+        let status = check.exit(SOON).await?;
+        let text = check.log().text();
+        ensure!(status.success(), "{status}\n{text}");
+        Ok(text)
     }
 
     fn launch(state: &Path, arguments: &[String]) -> Result<Process> {

@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -25,6 +25,8 @@ pub enum Need {
     Python,
     /// The rights to mount a small file system.
     Root,
+    /// The rights to make network namespaces, and `ip` to join them.
+    Networks,
 }
 
 /// Whether the test may go on. If not, says so loudly; with `CI_REQUIRE_ALL=1` that is a failure.
@@ -64,6 +66,7 @@ impl Need {
             Self::Root if !rustix::process::geteuid().is_root() => {
                 Some("mounting a file system needs root".to_owned())
             }
+            Self::Networks => why_no_networks(),
             Self::Python if !python().exists() => absent("target/tools/python"),
             Self::Node if !modules("node").exists() => absent("target/tools/node"),
             Self::Inspector if !modules("inspector").exists() => absent("target/tools/inspector"),
@@ -71,6 +74,23 @@ impl Need {
             _ => None,
         }
     }
+}
+
+/// Why two network namespaces cannot be made and joined here.
+fn why_no_networks() -> Option<String> {
+    let mut attempt = Command::new("unshare");
+    attempt.args(["--net", "ip", "link", "add", "name", "near"]);
+    let done = attempt
+        .args(["type", "veth", "peer", "name", "far"])
+        .output();
+    let said = match done {
+        Ok(done) if done.status.success() => return None,
+        Ok(done) => String::from_utf8_lossy(&done.stderr).trim().to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Some(format!(
+        "network namespaces need root and iproute2 (`cargo xtask setup`): {said}"
+    ))
 }
 
 /// The folder that `cargo xtask setup` fills.
@@ -154,9 +174,20 @@ impl Reserved {
     /// # Errors
     /// No port is free.
     pub fn new() -> std::io::Result<Self> {
-        let socket = TcpSocket::new_v4()?;
+        Self::on(Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// The same on another address of this host.
+    ///
+    /// # Errors
+    /// No port is free, or the address is not this host's.
+    pub fn on(host: IpAddr) -> std::io::Result<Self> {
+        let socket = match host {
+            IpAddr::V4(_) => TcpSocket::new_v4()?,
+            IpAddr::V6(_) => TcpSocket::new_v6()?,
+        };
         socket.set_reuseaddr(true)?;
-        socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        socket.bind((host, 0).into())?;
         Ok(Self {
             address: socket.local_addr()?,
             _socket: socket,

@@ -4,7 +4,7 @@
 
 use anyhow::Result;
 use clap::{ArgAction, Parser};
-use mcp_tunnel_testkit::fixture::{Counters, FixtureOptions, ToolSet, bind, serve};
+use mcp_tunnel_testkit::fixture::{Counters, Fixture, FixtureOptions, ToolSet, bind, serve};
 use std::net::SocketAddr;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -38,9 +38,10 @@ async fn main() -> Result<()> {
     println!("listening on http://{}/mcp", listener.local_addr()?);
 
     let stop = CancellationToken::new();
+    let fixture = Fixture::new(options.tools, Counters::default());
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
-        ended = serve(listener, options, Counters::default(), stop.clone()) => ended,
+        ended = serve(listener, options, fixture, stop.clone()) => ended,
         _ = terminate.recv() => Ok(()),
         _ = tokio::signal::ctrl_c() => Ok(()),
     }

@@ -2,9 +2,11 @@
 
 mod access;
 mod by_hand;
+mod cuts;
 mod faults;
 mod host;
 mod hostile;
+mod restarts;
 mod resume;
 mod secrets;
 mod servers;

@@ -16,15 +16,15 @@ use std::{net::SocketAddr, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// A cloud and a gateway with a relay between them that cuts.
-struct Cuttable {
-    cloud: Cloud,
+pub(crate) struct Cuttable {
+    pub(crate) cloud: Cloud,
     tunnel: Tunnel,
-    relay: Relay,
-    gateway: Gateway,
+    pub(crate) relay: Relay,
+    pub(crate) gateway: Gateway,
 }
 
 impl Cuttable {
-    async fn start(server: SocketAddr) -> Result<Self> {
+    pub(crate) async fn start(server: SocketAddr) -> Result<Self> {
         let cloud = Cloud::start(CloudOptions::default()).await?;
         let tunnel = cloud.create_tunnel("test").await?;
         let relay = Relay::start(cloud.addresses().edge).await?;
@@ -45,7 +45,7 @@ impl Cuttable {
         Caller::plain(self.cloud.dev_url(0))
     }
 
-    async fn https(&self) -> Result<Caller> {
+    pub(crate) async fn https(&self) -> Result<Caller> {
         let key = self.cloud.create_caller_key().await?;
         let url = self.cloud.path_url(&self.tunnel, "mcp");
         let value = format!("Bearer {key}");
@@ -74,7 +74,7 @@ impl Cuttable {
 }
 
 /// Events of a stream so far, data only, comments left out.
-fn events(text: &str) -> Vec<Value> {
+pub(crate) fn events(text: &str) -> Vec<Value> {
     let data = text.lines().filter_map(|line| line.strip_prefix("data:"));
     data.filter_map(|data| serde_json::from_str(data.trim()).ok())
         .collect()
@@ -99,7 +99,7 @@ async fn read_cut(
 }
 
 /// Every progress notification once and in order, then the result.
-fn check_progress(events: &[Value], steps: u32) {
+pub(crate) fn check_progress(events: &[Value], steps: u32) {
     let progress: Vec<f64> = events
         .iter()
         .filter_map(|event| event["params"]["progress"].as_f64())
@@ -132,14 +132,14 @@ async fn a_modern_call_survives_a_cut() -> Result<()> {
 }
 
 /// A legacy session, by hand.
-struct Legacy {
+pub(crate) struct Legacy {
     client: reqwest::Client,
     url: String,
     session: String,
 }
 
 impl Legacy {
-    async fn start(url: String) -> Result<Self> {
+    pub(crate) async fn start(url: String) -> Result<Self> {
         let client = http_client(None, None, &url)?;
         let initialize = json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
             "protocolVersion": "2025-06-18", "capabilities": {},
@@ -158,6 +158,15 @@ impl Legacy {
         let initialized = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
         this.post(&initialized).await?.text().await?;
         Ok(this)
+    }
+
+    /// Begins a call of the tool `slow`.
+    pub(crate) async fn slow(&self, seconds: f64, steps: u32) -> Result<reqwest::Response> {
+        let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {
+            "name": "slow", "arguments": { "seconds": seconds, "steps": steps },
+            "_meta": { "progressToken": "p" }
+        }});
+        self.post(&call).await
     }
 
     async fn post(&self, message: &Value) -> Result<reqwest::Response> {
@@ -181,11 +190,7 @@ async fn a_legacy_call_survives_a_cut() -> Result<()> {
     let fixture = FixtureServer::start(FixtureOptions::default()).await?;
     let world = Cuttable::start(fixture.address()).await?;
     let legacy = Legacy::start(world.cloud.dev_url(0)).await?;
-    let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {
-        "name": "slow", "arguments": { "seconds": 1.5, "steps": 6 },
-        "_meta": { "progressToken": "p" }
-    }});
-    let answer = legacy.post(&call).await?;
+    let answer = legacy.slow(1.5, 6).await?;
     let events = read_cut(&world, answer, 2).await?;
     check_progress(&events, 6);
     assert_eq!(fixture.counters(), counted(1));
@@ -298,6 +303,7 @@ async fn many_clients_never_notice_cut_after_cut() -> Result<()> {
     let soak = LinkSoak::new(20, Duration::from_secs(7));
     let report = soak::link(soak).await?;
     println!("{report}");
+    report.check_calls()?;
     assert!(
         report.calls > 20 && report.cuts >= 3 && report.resumed >= 2,
         "{report}"
