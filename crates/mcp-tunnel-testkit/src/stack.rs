@@ -471,6 +471,16 @@ impl Gateway {
     pub async fn exit(&mut self, within: Duration) -> Result<ExitStatus> {
         self.process.exit(within).await
     }
+
+    /// Waits until this process of it has served calls. The console takes one that was killed for active as long as its
+    /// calls are kept.
+    ///
+    /// # Errors
+    /// It does not come to that in time.
+    pub async fn wait_active(&self) -> Result<()> {
+        let active = |line: &str| line.contains("active: the edge");
+        self.process.line(SOON, active).await.map(drop)
+    }
 }
 
 /// A cloud, one tunnel, one approved gateway, one caller key.

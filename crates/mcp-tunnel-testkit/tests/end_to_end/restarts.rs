@@ -54,11 +54,7 @@ async fn a_gateway_killed_and_started_again_ends_the_calls_that_it_left() -> Res
     }
     stack.gateway.kill().await?;
     stack.gateway.start_again()?;
-    stack
-        .gateway
-        .process()
-        .line(SOON, |line| line.contains("active: the edge"))
-        .await?;
+    stack.gateway.wait_active().await?;
     // Well within the minute that calls wait for a gateway whose connection is lost.
     let up = Instant::now();
     waiting.await?.assert_own_failure(502, "broken");
