@@ -5,6 +5,7 @@
 
 mod frontmatter;
 mod upload;
+mod zip;
 
 use std::sync::Arc;
 

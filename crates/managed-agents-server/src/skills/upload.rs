@@ -1,4 +1,5 @@
-//! A skill's files as they come: `multipart/form-data`, one part a file.
+//! A skill's files as they come: `multipart/form-data`, one part a file, or one part that is
+//! a ZIP archive of all of them.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,7 @@ use multer::{Constraints, Field, Multipart, SizeLimit};
 use tokio::sync::Semaphore;
 
 use super::frontmatter::Frontmatter;
+use super::zip::{self, ZipError};
 use crate::hooks::{NAME_MOST, checked_text};
 
 /// A version of a skill, judged.
@@ -36,11 +38,17 @@ impl Upload {
             .and_then(|value| multer::parse_boundary(value).ok())
             .ok_or_else(|| ApiError::invalid("the files of a skill come as multipart/form-data"))?;
         let (files, display_name) = parts(body, boundary).await?;
-        let (folder, files) = folder(files)?;
+        // Unpacking takes a while, which others need not wait for.
+        let judged = tokio::task::spawn_blocking(move || Self::of(files, display_name));
+        judged.await.map_err(|_| ApiError::internal())?
+    }
+
+    fn of(files: Files, display_name: Option<String>) -> Result<Self, ApiError> {
+        let (folder, files) = folder(unpacked(files)?)?;
         let text = files
             .get(MAIN)
             .ok_or_else(|| ApiError::invalid(format!("files: {MAIN} is missing")))?;
-        let (name, description) = identity(text, folder)?;
+        let (name, description) = identity(&text.content, folder)?;
         Ok(Self {
             archive: archive(&name, &files).map_err(|_| ApiError::internal())?,
             name,
@@ -56,7 +64,23 @@ impl Upload {
     }
 }
 
-type Files = BTreeMap<String, Bytes>;
+type Files = BTreeMap<String, File>;
+
+#[derive(Debug)]
+struct File {
+    content: Bytes,
+    executable: bool,
+}
+
+impl File {
+    /// Forms carry no modes: what starts like a script is one.
+    fn new(content: Bytes, executable: bool) -> Self {
+        Self {
+            executable: executable || content.starts_with(b"#!"),
+            content,
+        }
+    }
+}
 
 async fn parts(body: Body, boundary: String) -> Result<(Files, Option<String>), ApiError> {
     let sizes = SizeLimit::new()
@@ -85,14 +109,45 @@ async fn add_file(files: &mut Files, field: Field<'_>) -> Result<(), ApiError> {
         ApiError::invalid("files: a part has no file name, such as my-skill/SKILL.md")
     })?;
     let path = checked_path(path)?;
+    room_for_one(files)?;
+    let content = field.bytes().await.map_err(|error| malformed(&error))?;
+    insert(files, path, File::new(content, false))
+}
+
+fn room_for_one(files: &Files) -> Result<(), ApiError> {
     if files.len() >= FILES_MOST {
         return Err(ApiError::invalid(format!("files: at most {FILES_MOST}")));
     }
-    let content = field.bytes().await.map_err(|error| malformed(&error))?;
-    if files.insert(path, content).is_some() {
+    Ok(())
+}
+
+fn insert(files: &mut Files, path: String, file: File) -> Result<(), ApiError> {
+    if files.insert(path, file).is_some() {
         return Err(ApiError::invalid("files: one path is given twice"));
     }
     Ok(())
+}
+
+/// The files themselves, where they are in one archive.
+fn unpacked(files: Files) -> Result<Files, ApiError> {
+    let archive = match files.first_key_value() {
+        Some((_, only)) if files.len() == 1 && zip::is_zip(&only.content) => only.content.clone(),
+        _ => return Ok(files),
+    };
+    let mut files = Files::new();
+    for file in zip::files(&archive, BYTES_MOST).map_err(unusable)? {
+        room_for_one(&files)?;
+        let path = checked_path(file.path)?;
+        insert(&mut files, path, File::new(file.content, file.executable))?;
+    }
+    Ok(files)
+}
+
+fn unusable(error: ZipError) -> ApiError {
+    match error {
+        ZipError::TooLarge => too_large(),
+        other => ApiError::invalid(format!("files: {other}")),
+    }
 }
 
 /// A path that means the same everywhere: relative, down only, nothing that is special
@@ -154,18 +209,15 @@ fn identity(text: &Bytes, folder: Option<String>) -> Result<(String, String), Ap
     Ok((name, description))
 }
 
-/// The files below one folder. Forms carry no modes: what starts like a script is one.
+/// The files below one folder.
 fn archive(name: &str, files: &Files) -> std::io::Result<Bytes> {
     let mut archive = tar::Builder::new(Vec::new());
-    for (path, content) in files {
+    for (path, file) in files {
+        let content = &file.content;
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Regular);
         header.set_size(content.len() as u64);
-        header.set_mode(if content.starts_with(b"#!") {
-            0o755
-        } else {
-            0o644
-        });
+        header.set_mode(if file.executable { 0o755 } else { 0o644 });
         header.set_mtime(0);
         archive.append_data(&mut header, format!("{name}/{path}"), &content[..])?;
     }
@@ -175,21 +227,25 @@ fn archive(name: &str, files: &Files) -> std::io::Result<Bytes> {
 fn malformed(error: &multer::Error) -> ApiError {
     match error {
         multer::Error::StreamSizeExceeded { .. } | multer::Error::FieldSizeExceeded { .. } => {
-            let most = BYTES_MOST / (1024 * 1024);
-            ApiError::new(
-                ErrorType::TooLarge,
-                format!("the files of a skill are at most {most} MiB together"),
-            )
+            too_large()
         }
         // Its text names parts and positions, never contents.
         other => ApiError::invalid(format!("body: {other}")),
     }
 }
 
+fn too_large() -> ApiError {
+    let most = BYTES_MOST / (1024 * 1024);
+    ApiError::new(
+        ErrorType::TooLarge,
+        format!("the files of a skill are at most {most} MiB together"),
+    )
+}
+
 const MAIN: &str = "SKILL.md";
 
 /// Bytes of a skill's files, forms around them included: about the vendor's limit. Each
-/// upload holds twice as much for a moment.
+/// upload holds twice as much for a moment, an archive three times.
 const BYTES_MOST: u64 = 30 * 1024 * 1024;
 
 /// Uploads that are read at once, which bounds the memory that they take.
@@ -263,6 +319,67 @@ mod tests {
             found,
             expected.map(|(path, mode, text)| (path.to_owned(), mode, text.to_owned()))
         );
+    }
+
+    async fn read_archive(entries: &[zip::tests::Written<'_>]) -> Result<Upload, String> {
+        let head =
+            "--x\r\ncontent-disposition: form-data; name=\"files[]\"; filename=\"a.zip\"\r\n\r\n";
+        let mut body = head.as_bytes().to_vec();
+        body.extend(zip::tests::written(entries));
+        body.extend(b"\r\n--x--\r\n");
+        let mut request = form(&[]);
+        *request.body_mut() = body.into();
+        let upload = Upload::read(&Semaphore::new(1), request).await;
+        upload.map_err(|error| error.message().to_owned())
+    }
+
+    #[tokio::test]
+    async fn one_archive_is_the_same_as_its_files() {
+        let modes = |upload: &Upload| {
+            let mut archive = tar::Archive::new(&upload.archive[..]);
+            let entries = archive.entries().unwrap().map(Result::unwrap);
+            let entries = entries.map(|entry| {
+                let path = entry.path().unwrap().display().to_string();
+                (path, entry.header().mode().unwrap())
+            });
+            entries.collect::<Vec<_>>()
+        };
+        let expected = [("my-skill/SKILL.md", 0o644), ("my-skill/tool", 0o755)];
+        let expected = expected.map(|(path, mode)| (path.to_owned(), mode));
+        for folder in ["", "dir/"] {
+            let [main, tool] = ["SKILL.md", "tool"].map(|name| format!("{folder}{name}"));
+            let entries = [
+                (main.as_str(), 0o100_644, HEAD.as_bytes()),
+                (tool.as_str(), 0o100_755, b"\x7fELF"),
+            ];
+            let upload = read_archive(&entries).await.unwrap();
+            assert_eq!(upload.name, "my-skill");
+            assert_eq!(modes(&upload), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_in_an_archive_is_said() {
+        let skill = ("a/SKILL.md", 0o100_644, HEAD.as_bytes());
+        for (entries, expected) in [
+            (vec![skill, ("../x", 0o100_644, b"")], "relative path"),
+            (vec![skill, ("/x", 0o100_644, b"")], "relative path"),
+            (vec![skill, ("b/x", 0o100_644, b"")], "in one folder"),
+            (vec![skill, skill], "given twice"),
+            (vec![skill, ("a/x", 0o120_777, b"/")], "a link"),
+            (vec![("a/x", 0o100_644, b"")], "SKILL.md is missing"),
+        ] {
+            let told = read_archive(&entries).await.unwrap_err();
+            assert!(told.contains(expected), "{told}");
+        }
+        let zeros = vec![0; usize::try_from(BYTES_MOST).unwrap() / 2 + 1];
+        let bomb = [
+            skill,
+            ("a/x", 0o100_644, &zeros),
+            ("a/y", 0o100_644, &zeros),
+        ];
+        let told = read_archive(&bomb).await.unwrap_err();
+        assert!(told.contains("at most 30 MiB"), "{told}");
     }
 
     #[tokio::test]

@@ -3,8 +3,10 @@
 Leaves an agent, an environment and a key behind, and prints them."""
 
 import asyncio
+import io
 import json
 import os
+import zipfile
 
 import anthropic
 from anthropic import AsyncAnthropic, APIStatusError
@@ -25,6 +27,15 @@ def files(description=SKILL):
         ("greeting/SKILL.md", description, "text/markdown"),
         ("greeting/scripts/hello.sh", SCRIPT, "text/x-sh"),
     ]
+
+
+def zipped():
+    """The same files in one archive."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as out:
+        for path, content, _ in files():
+            out.writestr(path, content)
+    return [("greeting.zip", archive.getvalue(), "application/zip")]
 
 
 async def refused(status, call):
@@ -79,7 +90,13 @@ async def skills(client):
     content = await (await client.beta.skills.versions.download(second.id, skill_id=made.id)).read()
     assert b"hello from a skill" in content, content
     await refused(400, client.beta.skills.create(files=[("x/README.md", b"x", "text/plain")]))
-    gone = await client.beta.skills.create(files=files())
+    gone = await client.beta.skills.create(files=zipped())
+    contents = []
+    for skill in (gone, await client.beta.skills.create(files=files())):
+        latest = skill.latest_version_id if NEW else skill.latest_version
+        download = await client.beta.skills.versions.download(latest, skill_id=skill.id)
+        contents.append(await download.read())
+    assert contents[0] == contents[1], "an archive comes to something else than its files"
     if NEW:
         assert (await client.beta.skills.delete(gone.id)).type == "skill_deleted"
     found = [one.id async for one in client.beta.skills.list(limit=1)]
