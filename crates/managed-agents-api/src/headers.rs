@@ -37,6 +37,9 @@ pub const WORKER_ID: &str = "anthropic-worker-id";
 /// Names the part of a client that sends the request; for statistics.
 pub const HELPER: &str = "x-stainless-helper";
 
+/// W3C trace context: which trace a request belongs to.
+pub const TRACE: &str = "traceparent";
+
 /// Of a poll's answer, ours alone. [`POLL_IMMEDIATE`]: no pause is needed between two
 /// polls, and the route `begun` exists.
 pub const POLL: &str = "mcp-sandbox-poll";

@@ -33,6 +33,7 @@ pub(crate) struct Http {
     client: reqwest::Client,
     base: Url,
     credential: (HeaderName, HeaderValue),
+    trace: Option<HeaderValue>,
     timeout: Duration,
 }
 
@@ -57,6 +58,7 @@ impl Http {
             client,
             base,
             credential: credential(&config.credential)?,
+            trace: None,
             timeout: config.timeout,
         })
     }
@@ -71,6 +73,14 @@ impl Http {
     pub(crate) fn with_timeout(&self, timeout: Duration) -> Self {
         Self {
             timeout,
+            ..self.clone()
+        }
+    }
+
+    pub(crate) fn with_trace(&self, trace: u128, span: u64) -> Self {
+        let trace = format!("00-{trace:032x}-{span:016x}-01");
+        Self {
+            trace: HeaderValue::from_str(&trace).ok(),
             ..self.clone()
         }
     }
@@ -152,6 +162,9 @@ impl Http {
             .header(headers::VERSION, headers::VERSIONS[0]);
         if let Some(beta) = beta(path) {
             request = request.header(headers::BETA, beta);
+        }
+        if let Some(trace) = &self.trace {
+            request = request.header(headers::TRACE, trace);
         }
         Ok(request)
     }

@@ -190,6 +190,15 @@ impl Client {
         })
     }
 
+    /// The same client, whose calls carry a W3C `traceparent`: the server's log names the trace. Neither number is 0.
+    /// Connections are shared.
+    #[must_use]
+    pub fn with_trace(&self, trace: u128, span: u64) -> Self {
+        Self {
+            http: self.http.with_trace(trace, span),
+        }
+    }
+
     /// The same client with another [`ClientConfig::timeout`]. Connections are shared.
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Self {

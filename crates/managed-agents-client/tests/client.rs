@@ -143,3 +143,18 @@ async fn the_credential_is_in_no_debug_output_and_in_no_error() {
         assert!(!text.contains("a-secret"), "{text}");
     }
 }
+
+#[tokio::test]
+async fn the_calls_of_one_piece_of_work_carry_its_trace() {
+    let (client, listener) = client().await;
+    let client = client.with_trace(0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c, 1);
+    let answers = [answer("200 OK", TUNNEL)];
+    let answers: Vec<&str> = answers.iter().map(String::as_str).collect();
+    let (heads, found) = tokio::join!(
+        serve(listener, &answers),
+        client.tunnels().retrieve("tnl_1")
+    );
+    assert_eq!(found.expect("a tunnel").id, "tnl_1");
+    let trace = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-0000000000000001-01\r\n";
+    assert!(heads[0].contains(trace), "{}", heads[0]);
+}

@@ -424,7 +424,7 @@ fn check_headers(headers: &HeaderMap, workspace: &WorkspaceId) -> Result<(), Api
 /// The trace that the caller continues, for the log: the second field of a W3C
 /// `traceparent`. Anything else is ignored, as the recommendation says.
 fn trace_id(headers: &HeaderMap) -> Option<&str> {
-    let mut fields = headers.get("traceparent")?.to_str().ok()?.split('-');
+    let mut fields = headers.get(headers::TRACE)?.to_str().ok()?.split('-');
     let trace = fields.nth(1)?;
     let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     (trace.len() == 32 && trace.bytes().all(hex)).then_some(trace)

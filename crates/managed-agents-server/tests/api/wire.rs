@@ -10,9 +10,14 @@ async fn both_headers_and_every_version_are_taken() {
     let world = World::new(Stage::Acknowledged).await;
     let bearer = format!("Bearer {}", world.admin());
     let agents = "/v1/agents?beta=true&later=1";
-    for (credential, version) in [
-        (("x-api-key", world.admin()), "2023-06-01"),
-        (("authorization", bearer), "2026-10-21"),
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    for (credential, version, trace) in [
+        (("x-api-key", world.admin()), "2023-06-01", trace),
+        (
+            ("authorization", bearer),
+            "2026-10-21",
+            "no trace \u{fc} at all",
+        ),
     ] {
         let headers = [
             (credential.0, credential.1.as_str()),
@@ -22,10 +27,7 @@ async fn both_headers_and_every_version_are_taken() {
                 "managed-agents-2026-04-01,later-2030-01-01",
             ),
             ("anthropic-workspace-id", "home"),
-            (
-                "traceparent",
-                "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-            ),
+            ("traceparent", trace),
             ("tracestate", "a=b"),
             ("baggage", "c=d"),
         ];
