@@ -28,15 +28,23 @@ const TIME: Duration = Duration::from_secs(30);
 /// Posting a large result over a slow line may take longer.
 const SEND_TIME: Duration = Duration::from_secs(120);
 
+/// The one span of an item's trace that this worker names.
+const SPAN: u64 = 1;
+
 /// Why a call did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(crate) enum Refusal {
-    /// It may succeed later, after the pause that the server asks for.
-    #[error("no answer, or not now")]
-    Later(Option<Duration>),
-    /// No credential of ours is good for this any more.
-    #[error("the credential is not taken")]
-    Unauthorised,
+    /// It may succeed later.
+    #[error("no answer, or not now: {why}")]
+    Later {
+        /// The pause that the server asks for.
+        after: Option<Duration>,
+        /// What happened.
+        why: String,
+    },
+    /// No credential of ours is good for this, or not any more.
+    #[error("the credential is not taken: {0}")]
+    Unauthorised(String),
     /// It will never succeed.
     #[error("status {status}: {text}")]
     Final {
@@ -82,6 +90,8 @@ pub(crate) struct Access {
     work: String,
     session: String,
     worker: String,
+    /// Joins this worker's log and the server's.
+    trace: String,
     immediate: bool,
 }
 
@@ -187,9 +197,17 @@ impl Queue {
                 (key.ok_or(AccessError::NoCredential)?, None)
             }
         };
+        // Without randomness there is no trace: it only helps to read logs.
+        let trace = getrandom::u64().and_then(|high| Ok((high, getrandom::u64()?)));
+        let trace = trace.map_or(0, |(high, low)| u128::from(high) << 64 | u128::from(low));
+        let traced = |client: Client| match trace {
+            0 => client,
+            trace => client.with_trace(trace, SPAN),
+        };
         Ok(Access {
-            item,
-            fallback,
+            item: traced(item),
+            fallback: fallback.map(traced),
+            trace: format!("{trace:032x}"),
             fallen_back: AtomicBool::new(false),
             environment: self.environment.clone(),
             work,
@@ -214,6 +232,11 @@ impl Access {
     /// This worker's id.
     pub(crate) fn worker(&self) -> &str {
         &self.worker
+    }
+
+    /// The trace that its calls belong to, in hexadecimal digits.
+    pub(crate) fn trace(&self) -> &str {
+        &self.trace
     }
 
     /// Whether the server writes down which calls begin.
@@ -324,7 +347,10 @@ impl Access {
         match before.await {
             Ok(before) => Ok(before.begun_before.iter().any(|id| id == call)),
             // An answer that makes no sense is none.
-            Err(Refusal::Final { status: 200, .. }) => Err(Refusal::Later(None)),
+            Err(Refusal::Final { status: 200, text }) => Err(Refusal::Later {
+                after: None,
+                why: text,
+            }),
             Err(refusal) => Err(refusal),
         }
     }
@@ -369,7 +395,9 @@ impl Access {
         }
         match &self.fallback {
             Some(client) => call(client.clone()).await.map_err(refusal),
-            None => Err(Refusal::Unauthorised),
+            None => Err(Refusal::Unauthorised(
+                "the item's token has ended".to_owned(),
+            )),
         }
     }
 }
@@ -396,8 +424,13 @@ fn written_as<T>(done: Result<T, Refusal>) -> Result<(), Refusal> {
 
 fn refusal(error: ClientError) -> Refusal {
     match &error {
-        ClientError::Api(api) if matches!(api.status, 401 | 403) => Refusal::Unauthorised,
-        ClientError::Api(api) if api.is_passing() => Refusal::Later(api.retry_after),
+        ClientError::Api(api) if matches!(api.status, 401 | 403) => {
+            Refusal::Unauthorised(api.to_string())
+        }
+        ClientError::Api(api) if api.is_passing() => Refusal::Later {
+            after: api.retry_after,
+            why: api.to_string(),
+        },
         ClientError::Api(api) => Refusal::Final {
             status: api.status,
             text: api.message.clone(),
@@ -407,8 +440,9 @@ fn refusal(error: ClientError) -> Refusal {
             text: mcp_diagnostics::telemetry::chain(&error).to_string(),
         },
         _ if error.is_passing() => {
-            tracing::debug!(error = %mcp_diagnostics::telemetry::chain(&error), "no answer");
-            Refusal::Later(None)
+            let why = mcp_diagnostics::telemetry::chain(&error).to_string();
+            tracing::debug!(error = why, "no answer");
+            Refusal::Later { after: None, why }
         }
         _ => Refusal::Final {
             status: 0,
@@ -426,8 +460,8 @@ fn beat(answer: Result<WorkHeartbeat, Refusal>) -> Beat {
         Ok(beat) if beat.state == WorkState::Stopping => Beat::Stopping,
         Ok(_) => Beat::NotOurs,
         Err(Refusal::Final { status: 412, .. }) => Beat::Mismatch,
-        Err(Refusal::Later(_) | Refusal::Final { status: 200, .. }) => Beat::NoAnswer,
-        Err(Refusal::Unauthorised | Refusal::Final { .. }) => Beat::Refused,
+        Err(Refusal::Later { .. } | Refusal::Final { status: 200, .. }) => Beat::NoAnswer,
+        Err(Refusal::Unauthorised(_) | Refusal::Final { .. }) => Beat::Refused,
     }
 }
 

@@ -81,6 +81,7 @@ struct Line<'a> {
     session: &'a str,
     work: &'a str,
     worker: &'a str,
+    trace: &'a str,
     call: &'a str,
     tool: &'a str,
     outcome: &'static str,
@@ -316,9 +317,9 @@ async fn begin_at_console(call: &str, context: &mut CallContext) -> Begin {
         match answer {
             Ok(true) => return Begin::Before,
             Ok(false) => return Begin::Now,
-            Err(Refusal::Later(asked)) => {
-                warn!(%call, "the console is out of reach: the tool does not start");
-                pause = pause.max(asked.unwrap_or_default()).min(PAUSE.1);
+            Err(Refusal::Later { after, why }) => {
+                warn!(%call, error = why, "the console is out of reach: the tool does not start");
+                pause = pause.max(after.unwrap_or_default()).min(PAUSE.1);
             }
             Err(refusal) => {
                 warn!(%call, %refusal, "the console does not let the tool start");
@@ -345,11 +346,11 @@ async fn post(call: &str, event: &str, context: &mut CallContext) -> CallEnd {
     loop {
         match context.access.send(event).await {
             Ok(()) => return CallEnd::Answered,
-            Err(Refusal::Later(asked)) => {
+            Err(Refusal::Later { after, .. }) => {
                 metrics::counter!("mcp_worker_posts_retried_total").increment(1);
-                pause = pause.max(asked.unwrap_or_default()).min(PAUSE.1);
+                pause = pause.max(after.unwrap_or_default()).min(PAUSE.1);
             }
-            Err(Refusal::Unauthorised) => return CallEnd::NoRight,
+            Err(Refusal::Unauthorised(_)) => return CallEnd::NoRight,
             Err(refusal) => {
                 warn!(%call, %refusal, "the server refused a result");
                 return CallEnd::Refused;
@@ -433,6 +434,7 @@ async fn log(
         session: context.access.session(),
         work: context.access.work(),
         worker: context.access.worker(),
+        trace: context.access.trace(),
         call: &call.id,
         tool: &call.tool,
         outcome: outcome.map_or("posted again", |outcome| outcome.what),
@@ -445,6 +447,7 @@ async fn log(
         session = line.session,
         work = line.work,
         worker = line.worker,
+        trace = line.trace,
         call = line.call,
         tool = line.tool,
         outcome = line.outcome,

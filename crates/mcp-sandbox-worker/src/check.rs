@@ -55,8 +55,8 @@ async fn queue(config: &WorkerConfig) -> Line {
                 _ => Line::ok("queue", text),
             }
         }
-        Err(Refusal::Unauthorised) => fail(
-            "the queue does not take the environment key".to_owned(),
+        Err(Refusal::Unauthorised(text)) => fail(
+            format!("the queue does not take the environment key: {text}"),
             "make a new key for this environment in the console",
             EXIT_REFUSED,
         ),
@@ -65,8 +65,8 @@ async fn queue(config: &WorkerConfig) -> Line {
             "compare --environment-id and --base-url with the console",
             EXIT_REFUSED,
         ),
-        Err(Refusal::Later(_)) => fail(
-            "the queue is out of reach".to_owned(),
+        Err(Refusal::Later { why, .. }) => fail(
+            format!("the queue is out of reach: {why}"),
             "check --base-url, the network and --ca-file",
             EXIT_UNREACHABLE,
         ),

@@ -36,6 +36,9 @@ pub enum WorkerConfigError {
     /// An environment's id is needed.
     #[error("{0:?} is not the id of an environment")]
     Environment(String),
+    /// A credential was given as the environment's id.
+    #[error("environment id")]
+    EnvironmentIsSecret(#[source] WrongCredential),
     /// The worker's id goes into a header.
     #[error("a worker id has 1 to 128 printable ASCII characters")]
     WorkerId,
@@ -61,6 +64,10 @@ impl WorkerConfig {
         folder: impl Into<PathBuf>,
     ) -> Result<Self, WorkerConfigError> {
         let environment = environment.into();
+        // Ids are logged and shown.
+        CredentialKind::Identifier
+            .expect(&environment)
+            .map_err(WorkerConfigError::EnvironmentIsSecret)?;
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
         if !(1..=128).contains(&environment.len()) || !environment.bytes().all(plain) {
             return Err(WorkerConfigError::Environment(environment));
@@ -254,6 +261,12 @@ mod tests {
     fn what_makes_no_sense_is_refused() {
         assert!(WorkerConfig::new("http://x", "../env", "/x").is_err());
         assert!(WorkerConfig::new("http://x", "", "/x").is_err());
+        let secret = WorkerConfig::new("http://x", "mce_secret", "/x").unwrap_err();
+        let text = mcp_diagnostics::telemetry::chain(&secret).to_string();
+        assert!(
+            text.contains("an environment key") && !text.contains("secret"),
+            "{text}"
+        );
         assert!(config().with_max_sessions(0).is_err());
         assert!(config().with_worker_id("a\nb").is_err());
         assert!(config().worker_id.len() > 12);

@@ -60,7 +60,7 @@ pub(crate) async fn feed(access: Arc<Access>, out: mpsc::Sender<Fed>, again: Arc
             Ok(Gone::Session) => return,
             Ok(Gone::Stream { heard }) if heard || began.elapsed() > PAUSE.1 => pause = PAUSE.0,
             Ok(Gone::Stream { .. }) => {}
-            Err(Refusal::Later(asked)) => pause = pause.max(asked.unwrap_or_default()),
+            Err(Refusal::Later { after, .. }) => pause = pause.max(after.unwrap_or_default()),
             Err(refusal) => {
                 let _ = feeder.out.send(Fed::Ended(refusal)).await;
                 return;

@@ -128,6 +128,7 @@ pub(crate) async fn serve(service: Service) -> Ending {
         session = access.session(),
         work = access.work(),
         worker = access.worker(),
+        trace = access.trace(),
         ending = ending.as_str(),
         calls = run.answered,
         ms = call::millis(started),
@@ -164,29 +165,27 @@ enum Turn {
 
 impl Run {
     async fn run(&mut self, tasks: &mut JoinSet<()>) -> Ending {
-        let session = match self
-            .until_ended(Self::view(Arc::clone(&self.service.access)))
-            .await
-        {
-            Ok(Ok(session)) => session,
-            Ok(Err(refusal)) => return self.refused(&refusal, "the session cannot be read"),
-            Err(ending) => return ending,
-        };
         let (out, fed) = mpsc::channel(feed::WAITING);
         let again = Arc::new(Notify::new());
-        tasks.spawn(feed(
-            Arc::clone(&self.service.access),
-            out,
-            Arc::clone(&again),
-        ));
-        let (desks, id) = (
-            Arc::clone(&self.service.desks),
-            self.service.access.session().to_owned(),
-        );
-        let taken = self.until_ended(async move { desks.take(&id).await });
-        let desk = match taken.await {
-            Ok(Ok(desk)) => desk,
-            Ok(Err(error)) => return self.no_desk(&error),
+        let access = Arc::clone(&self.service.access);
+        tasks.spawn(feed(Arc::clone(&access), out, Arc::clone(&again)));
+        let desks = Arc::clone(&self.service.desks);
+        // The events, the session and its place need nothing of each other, and an agent waits.
+        let all = async {
+            tokio::join!(
+                Self::view(Arc::clone(&access)),
+                desks.take(access.session())
+            )
+        };
+        let (session, desk) = match self.until_ended(all).await {
+            Ok((Ok(session), Ok(desk))) => (session, desk),
+            Ok((Err(refusal), desk)) => {
+                if let Ok(desk) = desk {
+                    desks.leave(desk).await;
+                }
+                return self.refused(&refusal, "the session cannot be read");
+            }
+            Ok((Ok(_), Err(error))) => return self.no_desk(&error),
             Err(ending) => return ending,
         };
         self.service.seat.show_workspace(desk.workspace());
@@ -435,8 +434,9 @@ impl Run {
         let mut pause = PAUSE.0;
         loop {
             match access.view().await {
-                Err(Refusal::Later(asked)) => {
-                    tokio::time::sleep(pause.max(asked.unwrap_or_default()).min(PAUSE.1)).await;
+                Err(Refusal::Later { after, .. }) => {
+                    pause = pause.max(after.unwrap_or_default()).min(PAUSE.1);
+                    tokio::time::sleep(pause).await;
                     pause *= 2;
                 }
                 done => return done,
@@ -461,9 +461,9 @@ impl Run {
     fn refused(&self, refusal: &Refusal, what: &str) -> Ending {
         warn!(session = self.service.access.session(), work = self.service.access.work(), %refusal, "{what}");
         match refusal {
-            Refusal::Unauthorised => Ending::Rejected,
+            Refusal::Unauthorised(_) => Ending::Rejected,
             Refusal::Final { status: 404, .. } => Ending::SessionEnded,
-            Refusal::Final { .. } | Refusal::Later(_) => Ending::Failed,
+            Refusal::Final { .. } | Refusal::Later { .. } => Ending::Failed,
         }
     }
 

@@ -223,6 +223,7 @@ impl Worker {
                 () = stop.cancelled() => return Ok(()),
                 claimed = self.queue.poll() => claimed,
             };
+            let mut failure = None;
             let (polled, asked) = match claimed {
                 Ok((Some(work), immediate)) => {
                     self.on_progress("item");
@@ -235,7 +236,10 @@ impl Worker {
                     self.on_progress("empty");
                     (Polled::Empty { immediate }, None)
                 }
-                Err(Refusal::Later(asked)) => (Polled::Failed, asked),
+                Err(Refusal::Later { after, why }) => {
+                    failure = Some(why);
+                    (Polled::Failed, after)
+                }
                 Err(refusal) => return Err(RunError::Refused(refusal.to_string())),
             };
             if polled == Polled::Failed {
@@ -246,6 +250,7 @@ impl Worker {
                 warn!(
                     failures = pacing.failures(),
                     seconds = pause.as_secs(),
+                    error = failure,
                     "the queue is out of reach"
                 );
             }
@@ -301,7 +306,7 @@ impl Worker {
         match self.queue.acknowledge(&work.id).await {
             Ok(()) => {}
             // Redelivered once reclaimable.
-            Err(Refusal::Later(_)) => return Polled::Failed,
+            Err(Refusal::Later { .. }) => return Polled::Failed,
             Err(refusal) => {
                 warn!(work = work.id, %refusal, "an item cannot be acknowledged");
                 let _ = self

@@ -103,7 +103,7 @@ pub(crate) fn queue(args: &QueueArgs, folder: &Path) -> anyhow::Result<Option<Wo
 }
 
 /// A secret from a file that nobody else may read.
-pub(crate) fn secret_file(path: &Path) -> anyhow::Result<SecretString> {
+fn secret_file(path: &Path) -> anyhow::Result<SecretString> {
     use std::os::unix::fs::PermissionsExt as _;
     let mode = fs::metadata(path)
         .with_context(|| format!("reading {}", path.display()))?
@@ -118,12 +118,40 @@ pub(crate) fn secret_file(path: &Path) -> anyhow::Result<SecretString> {
 }
 
 fn key(args: &QueueArgs) -> anyhow::Result<Option<SecretString>> {
+    secret(
+        args.environment_key.as_ref(),
+        args.environment_key_file.as_deref(),
+        ("--environment-key", "ANTHROPIC_ENVIRONMENT_KEY"),
+    )
+}
+
+/// A secret from its file, or else from its argument or variable; an empty one is none.
+pub(crate) fn secret(
+    given: Option<&SecretString>,
+    file: Option<&Path>,
+    (argument, variable): (&str, &str),
+) -> anyhow::Result<Option<SecretString>> {
     use secrecy::ExposeSecret as _;
-    if let Some(path) = &args.environment_key_file {
+    if let Some(path) = file {
         return secret_file(path).map(Some);
     }
-    let given = args.environment_key.clone();
-    Ok(given.filter(|key| !key.expose_secret().is_empty()))
+    let given = given.map(|secret| secret.expose_secret().trim());
+    let given = given.filter(|secret| !secret.is_empty());
+    if given.is_some() && on_command_line(argument) {
+        tracing::warn!(
+            "others on this machine can read {argument} in the process list: use {argument}-file FILE or {variable}"
+        );
+    }
+    Ok(given.map(SecretString::from))
+}
+
+fn on_command_line(argument: &str) -> bool {
+    let given = |word: std::ffi::OsString| {
+        let word = word.to_string_lossy().into_owned();
+        word.strip_prefix(argument)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    };
+    std::env::args_os().any(given)
 }
 
 fn small_file(path: &Path) -> anyhow::Result<String> {

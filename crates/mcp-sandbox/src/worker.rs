@@ -44,10 +44,11 @@ async fn try_worker(args: WorkerArgs) -> anyhow::Result<()> {
 }
 
 async fn try_run(args: RunArgs) -> anyhow::Result<()> {
-    let secret = match &args.work_secret_file {
-        Some(path) => Some(compose::secret_file(path)?),
-        None => args.work_secret.clone(),
-    };
+    let secret = compose::secret(
+        args.work_secret.as_ref(),
+        args.work_secret_file.as_deref(),
+        ("--work-secret", "ANTHROPIC_WORK_SECRET"),
+    )?;
     let (config, parts) = prepare(&args.queue, &args.serve, args.sandbox).await?;
     let worker = Worker::new(config, parts.executor)?;
     let mut item = ClaimedItem::new(args.work_id, args.session_id);

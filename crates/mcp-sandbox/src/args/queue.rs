@@ -24,8 +24,8 @@ pub(crate) struct QueueArgs {
         value_parser = secret
     )]
     pub(crate) environment_key: Option<SecretString>,
-    /// A file that holds the environment key
-    #[arg(long, value_name = "FILE", conflicts_with = "environment_key")]
+    /// A file that holds the environment key; it is taken before --environment-key
+    #[arg(long, value_name = "FILE")]
     pub(crate) environment_key_file: Option<PathBuf>,
     /// Where the queue is
     #[arg(
@@ -98,13 +98,8 @@ pub(crate) struct RunArgs {
         value_parser = secret
     )]
     pub(crate) work_secret: Option<SecretString>,
-    /// A file that holds the item's secret
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "ANTHROPIC_WORK_SECRET_FILE",
-        conflicts_with = "work_secret"
-    )]
+    /// A file that holds the item's secret; it is taken before --work-secret
+    #[arg(long, value_name = "FILE", env = "ANTHROPIC_WORK_SECRET_FILE")]
     pub(crate) work_secret_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) serve: ServeArgs,
