@@ -1,12 +1,13 @@
-//! A guided first run of MCP tunnels in one terminal.
+//! A guided first run of tunnels and sandboxes in one terminal.
 //!
 //! Starts a cloud, a private MCP server and a gateway, each as a process of its own, and follows one
-//! tool call from a real MCP client through the tunnel and back.
+//! tool call from a real MCP client through the tunnel and back; then a worker, which runs the tool
+//! calls of an agent's session in a sandbox.
 #![expect(clippy::print_stdout, reason = "a guided tour speaks on its terminal")]
 
 mod client;
 mod process;
-mod sandbox;
+mod session;
 mod steps;
 mod tour;
 
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(
     name = "quickstart",
-    about = "Make one MCP call through a tunnel, and see every step of it"
+    about = "Make one MCP call through a tunnel, run an agent's session in a sandbox, and see every step"
 )]
 struct Args {
     /// Keep everything running afterwards, and print what to try next.

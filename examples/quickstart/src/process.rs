@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::process::{Command as Blocking, Stdio};
+use std::process::{Command as Blocking, Output, Stdio};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
@@ -72,7 +72,7 @@ impl Program {
     /// Starts `name` from `folder` with its output captured.
     pub(crate) fn start(folder: &Path, name: &'static str, args: &[&str]) -> Result<Self> {
         let path = folder.join(name);
-        let mut child = Command::new(&path)
+        let mut child = command(&path)
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -164,6 +164,26 @@ impl Program {
         }
         Ok(())
     }
+}
+
+/// Runs `name` from `folder` to its end.
+pub(crate) async fn output(folder: &Path, name: &str, args: &[&str]) -> Result<Output> {
+    let mut command = command(&folder.join(name));
+    command.args(args).stdin(Stdio::null()).kill_on_drop(true);
+    let output = timeout(READY, command.output()).await;
+    output
+        .with_context(|| format!("{name} did not end within {READY:?}"))?
+        .with_context(|| format!("starting {name}"))
+}
+
+/// A program that is told by its arguments alone what to talk to.
+fn command(path: &Path) -> Command {
+    let mut command = Command::new(path);
+    let names = std::env::vars_os().map(|(name, _)| name);
+    for name in names.filter(|name| name.to_string_lossy().starts_with("ANTHROPIC_")) {
+        command.env_remove(name);
+    }
+    command
 }
 
 /// Keeps the last lines of one output, so that the program never waits for a reader.

@@ -1,7 +1,7 @@
 //! Numbered steps with their duration, coloured only on a terminal.
 
 use std::io::IsTerminal as _;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Prints the progress of the tour.
 pub(crate) struct Steps {
@@ -43,6 +43,11 @@ impl Steps {
         println!("   {} {text}", self.paint("32", "ok"));
     }
 
+    /// Says that something is less than it could be.
+    pub(crate) fn less(&self, text: &str) {
+        println!("   {} {text}", self.paint("33", "--"));
+    }
+
     /// A command that the reader may type.
     pub(crate) fn command(&self, text: &str) {
         println!("   {} {text}", self.dim("$"));
@@ -59,4 +64,8 @@ impl Steps {
             text.to_owned()
         }
     }
+}
+
+pub(crate) fn milliseconds(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1e3)
 }

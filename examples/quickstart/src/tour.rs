@@ -2,8 +2,8 @@
 
 use crate::client::{self, Target};
 use crate::process::{self, Program};
-use crate::sandbox;
-use crate::steps::Steps;
+use crate::session;
+use crate::steps::{Steps, milliseconds};
 use anyhow::{Context, Result, bail};
 use managed_agents_client::api::{ConnectionStatus, CreateCallerKey, Tunnel, TunnelConnection};
 use managed_agents_client::{Client, ClientConfig};
@@ -28,11 +28,9 @@ pub(crate) async fn run(data: Option<PathBuf>, serve: bool) -> Result<()> {
         Some(folder) => Folder::Kept(folder),
         None => Folder::Temporary(tempfile::tempdir().context("making a temporary folder")?),
     };
-    let tour = Tour::start(&mut steps, &programs, folder.path()).await?;
-    let shown = match tour.show(&mut steps).await {
-        Ok(()) => sandbox::show(&mut steps, &programs, folder.path()).await,
-        failed => failed,
-    };
+    folder.let_pass()?;
+    let mut tour = Tour::start(&mut steps, &programs, folder.path()).await?;
+    let shown = tour.show(&mut steps, &programs).await;
     if serve && shown.is_ok() {
         tour.serve(&mut steps).await?;
     }
@@ -52,6 +50,23 @@ impl Folder {
             Self::Temporary(folder) => folder.path(),
         }
     }
+
+    /// A worker that is started as root gives that up, and must still get to its own folder in this one.
+    fn let_pass(&self) -> Result<()> {
+        use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt};
+        let path = self.path();
+        let made = || format!("making {}", path.display());
+        let mut builder = std::fs::DirBuilder::new();
+        builder
+            .recursive(true)
+            .mode(0o711)
+            .create(path)
+            .with_context(made)?;
+        if let Self::Temporary(_) = self {
+            std::fs::set_permissions(path, PermissionsExt::from_mode(0o711)).with_context(made)?;
+        }
+        Ok(())
+    }
 }
 
 /// Everything that runs.
@@ -63,6 +78,8 @@ struct Tour {
     cloud: Program,
     server: Program,
     gateway: Program,
+    /// Where this machine can make sandboxes.
+    worker: Option<Program>,
 }
 
 /// What the cloud says when it is ready.
@@ -116,10 +133,11 @@ impl Tour {
             cloud,
             server,
             gateway,
+            worker: None,
         })
     }
 
-    async fn show(&self, steps: &mut Steps) -> Result<()> {
+    async fn show(&mut self, steps: &mut Steps, programs: &Path) -> Result<()> {
         self.approve(steps).await?;
         let target = self.target(steps).await?;
         let http = client::http(&self.folder.join("cloud/ca.pem"), &target)?;
@@ -132,6 +150,9 @@ impl Tour {
             bail!("the gateway listens on {listeners:?}");
         }
         steps.good("none: the kernel lists no listening socket for its process");
+
+        let (folder, api) = (&self.folder, &self.addresses.api);
+        self.worker = session::show(steps, programs, folder, &self.client, api).await?;
         Ok(())
     }
 
@@ -207,6 +228,9 @@ impl Tour {
         steps.command(&format!("{cloud} connection list {}", self.tunnel.id));
         steps.command(&format!("{cloud} caller-key create laptop"));
         steps.command(&format!("{cloud} probe {}", self.tunnel.id));
+        if self.worker.is_some() {
+            steps.command(&format!("{cloud} session run 'id' 'ls /'"));
+        }
         steps.say(&format!(
             "REST API   {}   key in {}",
             self.addresses.api,
@@ -223,10 +247,12 @@ impl Tour {
 
     async fn stop(self, steps: &mut Steps) -> Result<()> {
         steps.step("Stop: refuse new calls, finish running ones, end");
-        for program in [self.gateway, self.cloud, self.server] {
+        let programs = [self.gateway, self.cloud, self.server];
+        // The cloud after whoever gives something back to it.
+        for program in self.worker.into_iter().chain(programs) {
             program.stop().await?;
         }
-        steps.good("all three processes ended");
+        steps.good("all processes ended");
         Ok(())
     }
 }
@@ -303,7 +329,7 @@ fn admin_key(data: &Path) -> Result<SecretString> {
     Ok(SecretString::from(key.trim()))
 }
 
-fn write_secret(path: &Path, secret: &SecretString) -> Result<()> {
+pub(crate) fn write_secret(path: &Path, secret: &SecretString) -> Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut options = std::fs::OpenOptions::new();
@@ -317,15 +343,11 @@ fn write_secret(path: &Path, secret: &SecretString) -> Result<()> {
         .with_context(|| format!("writing {}", path.display()))
 }
 
-fn text(path: &Path) -> Result<&str> {
+pub(crate) fn text(path: &Path) -> Result<&str> {
     path.to_str().with_context(|| {
         format!(
             "{} is not UTF-8: choose another folder with --data",
             path.display()
         )
     })
-}
-
-fn milliseconds(time: Duration) -> String {
-    format!("{:.1} ms", time.as_secs_f64() * 1e3)
 }
