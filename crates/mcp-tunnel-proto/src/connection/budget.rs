@@ -4,9 +4,9 @@
 //! leaky bucket: a burst, refilled at a rate that no honest peer reaches. An empty bucket closes the session with a
 //! code that names it (ABUSE-1).
 //!
-//! Where the bounds come from: what a frame costs here at most (a table look-up, an event, a wake-up: 0.1 to 1 µs; an
-//! opened stream 2 µs) times the rate is under half a core, and the rate is at least five times what 40,000 calls a
-//! second on one link need. Time is looked at when a bucket is empty, so that a frame costs one subtraction.
+//! Where the bounds come from: what a frame costs here at most (a table look-up, an event, a wake-up: 0.1 to 1 µs) times
+//! the rate is under half a core, and the rate is above what 40,000 calls a second on one link need, one in ten of them
+//! cancelled. Time is looked at when a bucket is empty, so that a frame costs one subtraction.
 
 use std::time::Instant;
 
@@ -80,7 +80,7 @@ impl Budget {
     pub(crate) const fn new() -> Self {
         Self {
             // Slots bound how many are open; this bounds how fast they are opened, refused and opened again.
-            opens: Bucket::new(65_536, 200_000),
+            opens: Bucket::new(131_072, 400_000),
             // Two a cancelled call (RESET and STOP). Every running call of a full link may be cancelled at once, four
             // times over; for ever, one call in eight of a busy link.
             resets: Bucket::new(8192, 10_000),

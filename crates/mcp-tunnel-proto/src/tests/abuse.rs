@@ -139,7 +139,7 @@ fn refused_opens_meet_the_budget() {
         let _ = pair.gateway.drain(pair.now);
         served += 1;
     }
-    assert_eq!(served, 32_768);
+    assert_eq!(served, 65_536);
     assert_closed(&mut pair, Violation::FloodOpens, CloseCode::FLOOD_OPENS);
 }
 
