@@ -1,5 +1,8 @@
 //! `cargo xtask bench NAME`: measurements in the release profile.
 
+mod instructions;
+mod mux;
+
 use crate::{
     setup,
     shell::{cargo, root, step},
@@ -10,12 +13,19 @@ use std::{
     process::Command,
 };
 
-/// Runs the benchmark `name`: `tunnel`, or one of the package `benches`.
+/// Runs the benchmark `name`: `tunnel`, `mux`, or another one of the package `benches`.
 pub(crate) fn run(name: &str, quick: bool, json: Option<&Path>) -> Result<()> {
-    if name != "tunnel" {
-        let command = format!("bench --package benches --bench {name} --locked");
-        return step(name, &mut cargo(&command));
+    match name {
+        "tunnel" => tunnel(quick, json),
+        "mux" => mux::run(quick, json),
+        _ => {
+            let command = format!("bench --package benches --bench {name} --locked");
+            step(name, &mut cargo(&command))
+        }
     }
+}
+
+fn tunnel(quick: bool, json: Option<&Path>) -> Result<()> {
     setup::run_for_benches()?;
     step(
         "release build of what is measured",

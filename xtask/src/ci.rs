@@ -1,12 +1,12 @@
 //! What continuous integration runs, in the order that fails soonest.
 
 use crate::shell::{cargo, installed, root, step};
-use crate::{fuzz, setup, tidy};
+use crate::{api, bench, fuzz, release, setup, tidy};
 use anyhow::Result;
 use std::process::Command;
 
 /// Crates without IO, clock or randomness: they build for wasm32.
-const SANS_IO: [&str; 6] = [
+pub(crate) const SANS_IO: [&str; 6] = [
     "managed-agents-api",
     "mcp-dial-guard",
     "mcp-messages",
@@ -97,6 +97,10 @@ fn long() -> Result<()> {
         "feature powerset",
         Command::new(hack).args(each.split(' ')).current_dir(root()),
     )?;
+    api::run(false)?;
+    release::semver()?;
+    release::package()?;
+    bench::run("mux", true, None)?;
     let miri = "+nightly miri test -p mcp-tunnel-proto --lib";
     step(
         "miri over the protocol core",

@@ -5,9 +5,11 @@
     reason = "a command line program speaks on its terminal"
 )]
 
+mod api;
 mod bench;
 mod ci;
 mod fuzz;
+mod release;
 mod setup;
 mod shell;
 mod soak;
@@ -39,11 +41,12 @@ enum Task {
     Test,
     /// Everything that must hold before a change lands: tests, lints, docs, licences.
     Ci {
-        /// Add the long checks: feature powerset, oldest compiler, miri.
+        /// Add the long checks: feature powerset, miri, sandboxes in guests, public API, packages, benchmarks.
         #[arg(long)]
         full: bool,
     },
-    /// Measure: `tunnel` (beside other tunnels), or a benchmark of the package `benches`.
+    /// Measure: `tunnel` (beside other tunnels), `mux` (codec, multiplexers and memory side by side), or another benchmark
+    /// of the package `benches`.
     Bench {
         name: String,
         /// One short round: to see that it works.
@@ -53,6 +56,14 @@ enum Task {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Compare the public API of the crates without IO with the lists under xtask/api.
+    Api {
+        /// Write the lists: the change was meant.
+        #[arg(long)]
+        bless: bool,
+    },
+    /// What a release asks: versions that fit what has changed, and crates that package.
+    Release,
     /// Run the programs for minutes under faults: `link` (cut every two seconds, and no call fails).
     Soak {
         name: String,
@@ -86,6 +97,8 @@ fn main() -> ExitCode {
         Task::Setup { benches: true } => setup::run().and_then(|()| setup::run_for_benches()),
         Task::Test => ci::test(ci::Skipping::Allowed),
         Task::Ci { full } => ci::run(full),
+        Task::Api { bless } => api::run(bless),
+        Task::Release => release::semver().and_then(|()| release::package()),
         Task::Bench { name, quick, json } => bench::run(&name, quick, json.as_deref()),
         Task::Soak {
             name,

@@ -1,35 +1,47 @@
-//! rust-yamux with its defaults, driven by one task per connection as its documentation shows.
+//! rust-yamux with its automatic windows, driven by one task per connection as its documentation shows.
 
-use std::{future::poll_fn, task::Poll};
+use std::{future::poll_fn, io, task::Poll};
 
 use bytes::Bytes;
-use futures_util::{AsyncReadExt as _, AsyncWriteExt as _};
+use futures_util::AsyncWriteExt as _;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
 };
-use tokio_util::compat::TokioAsyncReadCompatExt as _;
+use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt as _, TokioAsyncReadCompatExt as _};
 use yamux::{Config, Connection, Mode, Stream};
 
-use crate::scene::{ClientIo, Mux, ServerIo, piece, reply_length};
+use super::STREAMS;
+use crate::{
+    conduit::{Conduit, Mux, Received},
+    scene::{ClientIo, ServerIo},
+};
 
-pub(crate) struct Yamux;
+/// The yamux crate.
+pub struct Yamux;
+
+fn config() -> Config {
+    let mut config = Config::default();
+    // Twice as many: closed ones count for a while.
+    config.set_max_num_streams(2 * STREAMS);
+    config
+}
 
 impl Mux for Yamux {
     const NAME: &'static str = "yamux";
     type Client = mpsc::Sender<oneshot::Sender<Stream>>;
+    type Near = Compat<Stream>;
+    type Far = Compat<Stream>;
 
-    async fn serve(io: ServerIo) {
-        let mut connection = Connection::new(io.compat(), Config::default(), Mode::Server);
-        let mut answers = JoinSet::new();
+    async fn serve(io: ServerIo, mut taken: impl FnMut(Self::Far) + Send) {
+        let mut connection = Connection::new(io.compat(), config(), Mode::Server);
         while let Some(Ok(stream)) = poll_fn(|cx| connection.poll_next_inbound(cx)).await {
-            answers.spawn(answer(stream));
-            while answers.try_join_next().is_some() {}
+            taken(stream.compat());
         }
     }
 
     async fn connect(io: ClientIo, tasks: &mut JoinSet<()>) -> Self::Client {
-        let mut connection = Connection::new(io.compat(), Config::default(), Mode::Client);
+        let mut connection = Connection::new(io.compat(), config(), Mode::Client);
         let (opener, mut orders) = mpsc::channel::<oneshot::Sender<Stream>>(64);
         tasks.spawn(async move {
             let mut order = None;
@@ -60,30 +72,25 @@ impl Mux for Yamux {
         opener
     }
 
-    async fn call(client: &Self::Client, request: Bytes) -> usize {
+    async fn open(client: &Self::Client, first: Bytes, last: bool) -> io::Result<Self::Near> {
         let (order, stream) = oneshot::channel();
-        client.send(order).await.expect("a driver");
-        let mut stream = stream.await.expect("a stream");
-        stream.write_all(&request).await.expect("a write");
-        stream.close().await.expect("a close");
-        let (mut buffer, mut received) = (vec![0; 64 * 1024], 0);
-        loop {
-            match stream.read(&mut buffer).await.expect("a read") {
-                0 => return received,
-                count => received += count,
-            }
-        }
+        client.send(order).await.map_err(io::Error::other)?;
+        let mut stream = stream.await.map_err(io::Error::other)?.compat();
+        stream.send(first, last).await?;
+        Ok(stream)
     }
 }
 
-async fn answer(mut stream: Stream) {
-    let mut request = Vec::new();
-    stream.read_to_end(&mut request).await.expect("a request");
-    let mut left = reply_length(&request);
-    while left > 0 {
-        let piece = piece(left);
-        stream.write_all(&piece).await.expect("a write");
-        left -= piece.len();
+impl Conduit for Compat<Stream> {
+    async fn send(&mut self, piece: Bytes, last: bool) -> io::Result<()> {
+        self.get_mut().write_all(&piece).await?;
+        if last {
+            self.get_mut().close().await?;
+        }
+        Ok(())
     }
-    stream.close().await.expect("a close");
+
+    async fn recv(&mut self) -> io::Result<Received> {
+        super::read(self).await
+    }
 }
