@@ -1,17 +1,13 @@
-//! Every test that SECURITY.md names exists.
+//! Every test that SECURITY.md and the list of other multiplexers' faults name exists.
 
 use super::{Source, finding};
 use std::path::Path;
 
 const SECURITY: &str = "SECURITY.md";
 
+const FAULTS: &str = "crates/mcp-tunnel-proto/src/tests/faults.rs";
+
 pub(super) fn check(sources: &[Source]) -> Vec<String> {
-    let Some(document) = sources
-        .iter()
-        .find(|source| source.path == Path::new(SECURITY))
-    else {
-        return Vec::new();
-    };
     let exists = |name: &str| {
         let head = format!("fn {name}(");
         sources
@@ -19,14 +15,19 @@ pub(super) fn check(sources: &[Source]) -> Vec<String> {
             .any(|source| source.is_rust() && source.text.contains(&head))
     };
     let mut findings = Vec::new();
-    for (index, line) in document.text.lines().enumerate() {
-        for name in line
-            .split('`')
-            .skip(1)
-            .step_by(2)
-            .filter(|word| is_test(word))
-        {
-            if !exists(name) {
+    for document in sources {
+        let marked = match &document.path {
+            path if path == Path::new(SECURITY) => "",
+            path if path == Path::new(FAULTS) => "//! |",
+            _ => continue,
+        };
+        for (index, line) in document.text.lines().enumerate() {
+            if !line.starts_with(marked) {
+                continue;
+            }
+            let quoted = line.split('`').skip(1).step_by(2);
+            let names = quoted.map(|path| path.rsplit("::").next().unwrap_or(path));
+            for name in names.filter(|word| is_test(word) && !exists(word)) {
                 let text = format!("there is no test `{name}`");
                 findings.push(finding(&document.path, index + 1, &text));
             }
