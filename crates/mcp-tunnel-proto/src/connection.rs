@@ -8,6 +8,7 @@ mod flow;
 mod handles;
 mod input;
 pub(crate) mod liveness;
+mod memory;
 mod replay;
 mod resume;
 mod schedule;
@@ -27,6 +28,7 @@ use self::{
     chunks::COPY_TO_SEND,
     flow::{Credit, Window},
     liveness::Liveness,
+    memory::Memory,
     replay::Replay,
     schedule::Schedule,
     streams::{RecvState, SendState, Stream, Streams},
@@ -126,7 +128,7 @@ pub enum ConnectionError {
         /// For people.
         text: String,
     },
-    /// Nothing was heard for [`Config::silence`].
+    /// Nothing was heard for [`Connection::silence`].
     #[error("peer is silent")]
     Silent,
     /// Nobody came back to a session without a link in time.
@@ -193,7 +195,7 @@ enum Departure {
 /// 3. **The application**: [`open`](Self::open), [`send_stream`](Self::send_stream),
 ///    [`recv_stream`](Self::recv_stream), and at the end [`go_away`](Self::go_away) and [`close`](Self::close).
 /// 4. **Questions**: [`rtt`](Self::rtt), [`live_streams`](Self::live_streams), [`agreed`](Self::agreed),
-///    [`wants_transmit`](Self::wants_transmit), [`is_closed`](Self::is_closed).
+///    [`memory_wanted`](Self::memory_wanted), [`wants_transmit`](Self::wants_transmit), [`is_closed`](Self::is_closed).
 ///
 /// After any call of the first three groups, and in this order: `poll_event` until `None` (what the application
 /// does on an event may make more to send), `poll_transmit` until `false` with a write of the output
@@ -218,8 +220,8 @@ pub struct Connection {
     credit: Credit,
     /// Session credit given.
     window: Window,
-    /// What wide windows may still take.
-    shared_left: u64,
+    /// What windows and retained bytes take beyond the least.
+    memory: Memory,
     /// Bytes accepted from the application and not transmitted, all streams.
     buffered: usize,
     departure: Departure,
@@ -244,15 +246,17 @@ impl Connection {
     /// A session on what both sides agreed, as [`crate::GatewayHandshake`] and [`crate::EdgeHandshake`] make it.
     #[must_use]
     pub fn new(now: Instant, agreed: Agreed, config: Arc<Config>) -> Self {
+        let replay = (agreed.features.contains(Features::RESUME) && agreed.resumable.is_some())
+            .then(|| Box::new(Replay::new(config.retained())));
         Self {
             streams: Streams::new(&agreed, &config),
             schedule: Schedule::default(),
-            liveness: Liveness::new(now, &config),
+            liveness: Liveness::new(now, &config).adapting(replay.is_some()),
             budget: Budget::new(),
             events: VecDeque::new(),
             credit: Credit::new(agreed.peer.session_window),
             window: Window::new(agreed.local.session_window),
-            shared_left: config.shared_window(),
+            memory: Memory::new(),
             buffered: 0,
             departure: Departure::Staying,
             goaway: GoAway::new(LastStream::Any, CloseCode::NO_ERROR),
@@ -261,8 +265,7 @@ impl Connection {
             closed: None,
             close_frame: None,
             partial: 0,
-            replay: (agreed.features.contains(Features::RESUME) && agreed.resumable.is_some())
-                .then(|| Box::new(Replay::new())),
+            replay,
             detached: None,
             credits_due: false,
             config,
@@ -272,7 +275,7 @@ impl Connection {
 
     /// Goes on with the pings of the handshake.
     pub(crate) fn carry_on(mut self, liveness: Liveness) -> Self {
-        self.liveness = liveness;
+        self.liveness = liveness.adapting(self.replay.is_some());
         self
     }
 
@@ -305,6 +308,14 @@ impl Connection {
             self.end(error.clone());
         }
         outcome
+    }
+
+    /// The machine has slept for so long, which `now` need not show: clocks that count time usually stand still
+    /// meanwhile. A ping asks for the peer at once. If the session survives its link, the time counts as silence too:
+    /// after a long sleep the link is dead. To be followed by [`handle_timeout`](Self::handle_timeout), after what the link
+    /// has brought.
+    pub fn on_sleep(&mut self, slept: Duration) {
+        self.liveness.on_sleep(slept);
     }
 
     /// Notices silence. Pings that are due are sent by [`poll_transmit`](Self::poll_transmit), to be called after this.
@@ -481,6 +492,13 @@ impl Connection {
         self.liveness.rtt()
     }
 
+    /// Silence after which the link counts as dead now: [`Config::silence`], or less where round trips are known and
+    /// a session survives its link.
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        self.liveness.silence()
+    }
+
     /// Streams in the table, of both sides.
     #[must_use]
     pub fn live_streams(&self) -> usize {
@@ -551,6 +569,7 @@ impl Connection {
                 self.queue_control(id);
             }
         }
+        self.settle_window(id);
         self.settle(id);
     }
 
@@ -573,29 +592,6 @@ impl Connection {
         if let Some(stream) = self.streams.get_mut(id) {
             self.schedule.push_control(id, stream);
         }
-    }
-
-    /// The application has taken `length` bytes: gives credit back once it is worth a frame.
-    fn consumed(&mut self, id: StreamId, length: usize) {
-        let Some(stream) = self.streams.get_mut(id) else {
-            return;
-        };
-        let window = &mut stream.recv.window;
-        window.consume(flow::amount(length));
-        if stream.recv.state != RecvState::Open || !window.is_due(2) {
-            return;
-        }
-        // A reader that has emptied half a window keeps up: it gets a wide one while the pool lasts.
-        let extra = self
-            .config
-            .wide_stream_window()
-            .saturating_sub(window.size());
-        if extra > 0 && extra <= self.shared_left {
-            self.shared_left -= extra;
-            window.widen(self.config.wide_stream_window());
-        }
-        stream.recv.credit_due = true;
-        self.schedule.push_control(id, stream);
     }
 
     fn wake_reader(&mut self, id: StreamId) {
@@ -648,8 +644,7 @@ impl Connection {
             return;
         }
         if let Some(stream) = self.streams.remove(id) {
-            let size = stream.recv.window.size();
-            self.shared_left += size.saturating_sub(self.agreed.local.stream_window);
+            self.memory.release(&stream.recv);
         }
         self.events.push_back(Event::StreamClosed { id });
         self.wake_opener();

@@ -21,3 +21,4 @@ mod script;
 mod sim;
 mod streams;
 mod violations;
+mod windows;

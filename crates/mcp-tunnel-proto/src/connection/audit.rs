@@ -14,10 +14,7 @@ impl Connection {
                 self.schedule.is_nothing_paced(),
             ),
             ("bytes to send", self.buffered == 0),
-            (
-                "of the pool of wide windows",
-                self.shared_left == self.config.shared_window(),
-            ),
+            ("memory for wide windows", self.memory.is_no_window_wide()),
             ("session credit", self.window.is_all_consumed()),
             ("slots of the peer", self.streams.window.is_all_consumed()),
             ("slots of its own", self.streams.is_none_of_ours_live()),

@@ -1,6 +1,8 @@
 //! Credit: what may be sent, what may come, all of it absolute and checked.
 #![warn(clippy::arithmetic_side_effects)]
 
+use std::time::{Duration, Instant};
+
 use crate::{Violation, wire::MAX_OFFSET};
 
 /// What this side may send: a limit the peer raises, and what of it is used.
@@ -47,13 +49,20 @@ impl Credit {
 /// ```text
 ///   0 ........ consumed ........ received ........ limit = consumed + size, as of the last grant
 ///              |<-- buffered -->|<-- may come -->|
+///              |<----------- promised ---------->|
 /// ```
+///
+/// The size follows the pace at which the window is emptied. A limit that was told cannot be taken back, so a window
+/// that becomes smaller is one that is not renewed for a while.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Window {
     size: u64,
     limit: u64,
     received: u64,
     consumed: u64,
+    /// Since when the pace is measured, and what was gone by then.
+    since: Option<Instant>,
+    mark: u64,
 }
 
 impl Window {
@@ -63,7 +72,14 @@ impl Window {
             limit: size,
             received: 0,
             consumed: 0,
+            since: None,
+            mark: 0,
         }
+    }
+
+    /// The first bytes are here: from now on the pace counts.
+    pub(crate) fn begin(&mut self, now: Instant) {
+        self.since.get_or_insert(now);
     }
 
     /// Counts `amount` as received; `false` if the peer was not allowed it.
@@ -83,9 +99,37 @@ impl Window {
         self.consumed = self.consumed.saturating_add(amount).min(self.received);
     }
 
-    /// Grows the window; a window never shrinks here.
-    pub(crate) fn widen(&mut self, size: u64) {
-        self.size = self.size.max(size);
+    /// The size that suits the pace since the last time that this was asked: twice what is emptied in a round trip, so
+    /// that a grant for one half is on its way while the other arrives. At most double of what it was, at least half.
+    pub(crate) fn pace(&mut self, now: Instant, round_trip: Duration) -> u64 {
+        let gone = self.consumed.saturating_sub(self.mark);
+        let since = self.since.replace(now).unwrap_or(now);
+        self.mark = self.consumed;
+        let time = now.saturating_duration_since(since).as_nanos();
+        let twice = u128::from(gone)
+            .saturating_mul(2)
+            .saturating_mul(round_trip.as_nanos());
+        let needed = match twice.checked_div(time) {
+            Some(needed) => u64::try_from(needed).unwrap_or(u64::MAX),
+            None => u64::MAX,
+        };
+        if needed > self.size {
+            self.size.saturating_mul(2)
+        } else if needed < self.size / 4 {
+            self.size / 2
+        } else {
+            self.size
+        }
+    }
+
+    /// Changes the size; what was told stays.
+    pub(crate) fn resize(&mut self, size: u64) {
+        self.size = size;
+    }
+
+    /// What may have to be held: unread bytes and those that the peer may still send.
+    pub(crate) const fn promised(&self) -> u64 {
+        self.limit.saturating_sub(self.consumed)
     }
 
     pub(crate) const fn size(&self) -> u64 {

@@ -124,6 +124,7 @@ impl Connection {
             return Err(Violation::StreamEnded);
         }
         // CREDIT-2
+        recv.window.begin(now);
         let amount = flow::amount(payload.len());
         if !recv.window.receive(amount) {
             return Err(Violation::StreamCredit);
@@ -142,6 +143,7 @@ impl Connection {
         if fin {
             recv.state = RecvState::Finished;
             recv.credit_due = false;
+            self.settle_window(id);
         }
         self.wake_reader(id);
         Ok(())
@@ -160,6 +162,7 @@ impl Connection {
                 stream.recv.state = RecvState::Reset(code);
                 stream.recv.discard();
                 self.events.push_back(Event::Reset { id, code });
+                self.settle_window(id);
             }
             RecvState::Stopped => {
                 stream.recv.state = RecvState::Discarded;

@@ -19,7 +19,8 @@ const ACK_EVERY: u64 = 64 * 1024;
 /// ```
 ///
 /// What is kept never exceeds the session credit that the peer gave, plus heads and ends: the peer says ACK
-/// before the credit that lets this side go on (ACK-1). Payload is kept as the slices that were sent, so that keeping
+/// before the credit that lets this side go on (ACK-1). Nor does it exceed this side's own bound, since a peer may give
+/// any credit and acknowledge nothing. Payload is kept as the slices that were sent, so that keeping
 /// costs no copy.
 #[derive(Debug)]
 pub(crate) struct Replay {
@@ -34,6 +35,12 @@ pub(crate) struct Replay {
     again: Option<Cursor>,
     received: u64,
     told: u64,
+    /// What may be kept before payload has to wait.
+    pub(crate) bound: u64,
+    /// Payload waits for an acknowledgement.
+    pub(crate) waiting: bool,
+    /// The most that was kept lately.
+    peak: u64,
     /// Streams of the peer that wait for their last frame to be acknowledged, in order of sending.
     ending: VecDeque<(u64, StreamId)>,
 }
@@ -55,7 +62,7 @@ struct Cursor {
 }
 
 impl Replay {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(bound: u64) -> Self {
         Self {
             heads: BytesMut::new(),
             pieces: VecDeque::new(),
@@ -65,6 +72,9 @@ impl Replay {
             again: None,
             received: 0,
             told: 0,
+            bound,
+            waiting: false,
+            peak: 0,
             ending: VecDeque::new(),
         }
     }
@@ -84,6 +94,7 @@ impl Replay {
             pieces,
         });
         self.sent = self.sent.saturating_add(length);
+        self.peak = self.peak.max(self.kept());
         self.sent
     }
 
@@ -167,6 +178,17 @@ impl Replay {
     /// Bytes kept.
     pub(crate) fn kept(&self) -> u64 {
         self.sent.saturating_sub(self.acknowledged)
+    }
+
+    /// Bytes that may be kept in addition.
+    pub(crate) fn room(&self) -> u64 {
+        self.bound.saturating_sub(self.kept())
+    }
+
+    /// The most that was kept since the last call.
+    pub(crate) fn reset_peak(&mut self) -> u64 {
+        let kept = self.kept();
+        std::mem::replace(&mut self.peak, kept)
     }
 
     /// A new link, and the peer has everything before `position`: what is kept after that is sent again.

@@ -123,6 +123,7 @@ impl Connection {
         for id in open {
             if let Some(stream) = self.streams.get_mut(id) {
                 stream.recv.credit_due = true;
+                stream.recv.credit_again = true;
                 self.schedule.push_control(id, stream);
             }
         }
@@ -132,9 +133,12 @@ impl Connection {
         // FRAME-6
         let replay = self.replay.as_mut().ok_or(Violation::UnexpectedFrame)?;
         let rise = replay.release(position)?;
+        self.liveness.on_proven(replay.kept());
         // Each frame that was sent pays for one ACK; only those that say nothing new are cheap.
         if rise == 0 {
             self.budget.on_credit(now, 0)?;
+        } else {
+            self.retain_more();
         }
         self.settle_acknowledged();
         Ok(())

@@ -10,7 +10,7 @@ use bytes::Buf;
 use super::{
     Connection, Departure, flow,
     replay::Replay,
-    streams::{RecvState, SendState, Stream},
+    streams::{SendState, Stream},
     turns::{Patience, Turn, Turns},
 };
 use crate::{
@@ -125,7 +125,9 @@ impl Connection {
         if self.closed.is_none() {
             self.transmit_session(now, out);
         }
-        out.remaining() > before
+        let added = out.remaining().saturating_sub(before);
+        self.liveness.on_sent(added);
+        added > 0
     }
 
     fn transmit_session(&mut self, now: Instant, out: &mut Transmit) {
@@ -175,8 +177,8 @@ impl Connection {
     fn transmit_link(&mut self, now: Instant, out: &mut Transmit) {
         self.transmit_pong(out);
         let again = std::mem::take(&mut self.credits_due);
-        if self.window.is_due(4) || again {
-            out.push_frame(&Frame::SessionCredit(self.window.grant()));
+        if let Some(limit) = self.renew_session(now, again) {
+            out.push_frame(&Frame::SessionCredit(limit));
         }
         if self.streams.window.is_count_due(8) || again {
             out.push_frame(&Frame::StreamsCredit(self.streams.window.grant()));
@@ -202,6 +204,7 @@ impl Connection {
         }
         if let Some(number) = self.liveness.poll_ping(now) {
             out.push_frame(&Frame::Ping(number));
+            self.want_less();
         }
     }
 
@@ -252,6 +255,7 @@ impl Connection {
             let Some(id) = self.schedule.opens.pop_front() else {
                 return;
             };
+            let sendable = self.sendable();
             let Some(stream) = self.streams.get_mut(id) else {
                 continue;
             };
@@ -270,7 +274,7 @@ impl Connection {
                 .len()
                 .min(most)
                 .min(QUANTUM)
-                .min(flow::length(self.credit.available()));
+                .min(flow::length(sendable));
             let fin =
                 stream.send.state == SendState::Finishing && length == stream.send.buffer.len();
             let frame = if fin { kind::OPEN_FIN } else { kind::OPEN };
@@ -303,10 +307,14 @@ impl Connection {
                 // Its OPEN goes first, and brings it back here.
                 continue;
             }
-            if std::mem::take(&mut stream.recv.credit_due) && stream.recv.state == RecvState::Open {
-                let limit = stream.recv.window.grant();
+            if stream.recv.credit_due
+                && let Some(limit) = self.renew_window(now, id)
+            {
                 out.push_frame(&Frame::StreamCredit { id, limit });
             }
+            let Some(stream) = self.streams.get_mut(id) else {
+                continue;
+            };
             let resets = matches!(stream.send.state, SendState::Resetting(_));
             let cancels = u32::from(resets) + u32::from(stream.recv.stop_due.is_some());
             // ABUSE-1: not faster than the peer puts up with.
@@ -343,8 +351,11 @@ impl Connection {
     /// SCHED-2: one frame of the turn that it is. Says whether there was any.
     fn transmit_payload(&mut self, out: &mut Transmit) -> bool {
         let header = flow::amount(HEADER);
-        let available = self.credit.available().saturating_sub(header);
-        if self.schedule.turns.is_empty() || out.is_full() || available == 0 {
+        if self.schedule.turns.is_empty() || out.is_full() {
+            return false;
+        }
+        let available = self.sendable().saturating_sub(header);
+        if available == 0 {
             return false;
         }
         while let Some(turn) = self.schedule.turns.current() {

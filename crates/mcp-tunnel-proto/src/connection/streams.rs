@@ -149,10 +149,16 @@ pub(crate) struct RecvHalf {
     pub(crate) state: RecvState,
     pub(crate) buffer: Chunks,
     pub(crate) window: Window,
+    /// Memory that its window has taken beyond that of every stream.
+    pub(crate) taken: u64,
+    /// The size that its window was refused for want of it; zero if it was not.
+    pub(crate) refused: u64,
     /// STOP is to be sent.
     pub(crate) stop_due: Option<ResetCode>,
     /// STREAM_CREDIT is to be sent.
     pub(crate) credit_due: bool,
+    /// It is to be sent even if it says nothing new.
+    pub(crate) credit_again: bool,
     /// The application has seen the end or stopped it.
     pub(crate) released: bool,
     /// `Readable` is in the queue of events.
@@ -165,8 +171,11 @@ impl RecvHalf {
             state: RecvState::Open,
             buffer: Chunks::default(),
             window: Window::new(window),
+            taken: 0,
+            refused: 0,
             stop_due: None,
             credit_due: false,
+            credit_again: false,
             released: false,
             readable_queued: false,
         }

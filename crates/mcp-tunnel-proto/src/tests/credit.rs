@@ -282,14 +282,18 @@ fn wide_windows_come_from_a_bounded_pool() {
     };
     let (first, room) = window(&mut pair);
     assert_eq!(room, 100_000);
-    assert_eq!(window(&mut pair).1, 100_000);
-    assert_eq!(window(&mut pair).1, 10_000, "the pool is used up");
+    assert_eq!(window(&mut pair).1, 55_000, "half of what is left");
+    for _ in 0..20 {
+        assert!(window(&mut pair).1 >= 10_000, "the pool is used up");
+    }
+    let taken = pair.edge.connection.memory();
+    assert!(taken <= 180_000, "{taken}");
     for end in [&mut pair.gateway, &mut pair.edge] {
         end.reset(first, ResetCode::CANCELLED);
         end.stop(first, ResetCode::CANCELLED);
     }
     pair.run();
-    assert_eq!(window(&mut pair).1, 100_000, "and comes back");
+    assert!(window(&mut pair).1 >= 55_000, "and comes back");
 }
 
 /// A peer without slots gets each one back at once, however many long-lived streams hold the others.

