@@ -89,8 +89,8 @@ impl EdgeConfig {
 
     /// Links without a connection that are kept at once; the next one to lose its connection fails its calls. Default
     /// 4,096. Each holds no more than a live one may: what the protocol's
-    /// [`Config`](mcp_tunnel_proto::Config) calls *received*, *to send* and *retained* for its open calls, and a few KiB
-    /// when it has none.
+    /// [`Config`](mcp_tunnel_proto::Config) calls *received*, *to send* and *retained* for its open calls, all links together
+    /// within one [`MemoryBudget`](mcp_tunnel_transport::MemoryBudget), and a few KiB when it has none.
     #[must_use]
     pub fn set_max_kept_links(mut self, links: usize) -> Self {
         self.max_kept_links = links;
@@ -120,7 +120,8 @@ impl EdgeConfig {
     ///
     /// An idle event stream costs about 20 KiB. A call whose reader is slow pins a stream window, a read buffer and
     /// what waits for the caller's socket, 64 KiB each and as much under TLS: 256 KiB, 4 GiB if every call does it,
-    /// which takes valid keys. Raised, slow readers pin more.
+    /// which takes valid keys. Windows that have grown add no more than
+    /// [`LinkConfig::set_memory`] allows all calls together. Raised, slow readers pin more.
     #[must_use]
     pub fn set_max_calls(mut self, calls: usize) -> Self {
         self.max_calls = calls.max(1);

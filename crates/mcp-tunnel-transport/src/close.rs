@@ -34,7 +34,7 @@ pub enum CloseReason {
     /// Nothing was heard from the peer, pings included.
     #[error("nothing was heard from the peer for {after:?}")]
     Silent {
-        /// The configured silence.
+        /// How long it was waited for: at most the configured silence.
         after: Duration,
     },
     /// The peer's side took no bytes.
@@ -90,7 +90,7 @@ impl CloseReason {
         )
     }
 
-    /// What the protocol reports, in a link's words; `silence` is what was configured.
+    /// What the protocol reports, in a link's words; `silence` is how long was waited.
     pub(crate) fn of(error: ConnectionError, silence: Duration) -> Self {
         match error {
             ConnectionError::ClosedByPeer { code, text } => Self::Peer { code, text },

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use mcp_tunnel_proto::{Config, Features, QUANTUM};
 use rustls::ClientConfig;
 
-use crate::{backoff::Backoff, dial::TcpOptions};
+use crate::{MemoryBudget, backoff::Backoff, dial::TcpOptions};
 
 /// Deadlines of one link, around the limits of its protocol.
 ///
@@ -13,7 +13,10 @@ use crate::{backoff::Backoff, dial::TcpOptions};
 ///
 /// Beyond what the protocol's [`Config`] states, a driver holds at most two read buffers of [`READ_BUFFER`] bytes, one
 /// batch of [`WRITE_BATCH`] bytes and a frame (slices of what the application wrote), and rustls' own buffers: a TLS
-/// record received and 96 KiB to send. Read buffers are given back while the link is idle. Before a peer has proven
+/// record received and 96 KiB to send. What that states per process as `m` is the [`MemoryBudget`], which all clones of a
+/// configuration share: with `n` links and `o` open streams on them, at most
+/// `n * (4 MiB + 512 KiB + 400 KiB) + o * (4 * 64 KiB + 19 KiB) + 4 * 256 MiB` with the defaults of both, if every peer
+/// does its worst; an idle link costs some 40 KiB. Read buffers are given back while the link is idle. Before a peer has proven
 /// anything it is allowed one HELLO of 4 KiB and [`hello_timeout`](Self::set_hello_timeout), and nothing is
 /// allocated for it beyond that.
 ///
@@ -28,6 +31,8 @@ pub struct LinkConfig {
     open_timeout: Duration,
     close_timeout: Duration,
     keep: Duration,
+    memory: MemoryBudget,
+    sleep_watch: Duration,
 }
 
 /// Bytes that a driver reads ahead at most before it hands them to the protocol, part of a frame included.
@@ -62,6 +67,27 @@ impl LinkConfig {
         Self {
             protocol,
             keep,
+            ..self
+        }
+    }
+
+    /// Memory for wide windows and much that is retained, shared with all other links that have the same budget. Default: 256
+    /// MiB for this configuration and its clones.
+    ///
+    /// Lowered, fewer bulk streams are fast over long round trips at a time, and none stands still. Raised, readers that
+    /// stop make the process hold that much more.
+    #[must_use]
+    pub fn set_memory(self, memory: MemoryBudget) -> Self {
+        Self { memory, ..self }
+    }
+
+    /// How often the side that has dialled looks whether the machine has slept meanwhile: then the connection is dead, or a
+    /// ping tells, without waiting for silence. Default 1 s; zero: never, where [`Link::slept`](crate::Link::slept) is called
+    /// instead. Raised, that much later after it wakes.
+    #[must_use]
+    pub fn set_sleep_watch(self, interval: Duration) -> Self {
+        Self {
+            sleep_watch: interval,
             ..self
         }
     }
@@ -156,6 +182,14 @@ impl LinkConfig {
     pub(crate) fn keep(&self) -> Duration {
         self.keep
     }
+
+    pub(crate) fn memory(&self) -> &MemoryBudget {
+        &self.memory
+    }
+
+    pub(crate) fn sleep_watch(&self) -> Duration {
+        self.sleep_watch
+    }
 }
 
 impl Default for LinkConfig {
@@ -169,6 +203,8 @@ impl Default for LinkConfig {
             open_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(2),
             keep: Duration::ZERO,
+            memory: MemoryBudget::new(256 * 1024 * 1024),
+            sleep_watch: Duration::from_secs(1),
         }
     }
 }

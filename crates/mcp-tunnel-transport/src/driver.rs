@@ -17,8 +17,10 @@ use crate::{
     carrier::Carrier,
     ending::Ending,
     inbox::{Inbox, Taken},
+    memory::Lease,
     outbox::Outbox,
     shared::{Shared, Wakes},
+    sleep::SleepWatch,
     timer::{Timer, now},
     tls::ResumeKey,
 };
@@ -40,6 +42,7 @@ pub struct LinkDriver<IO> {
     write_stall: Duration,
     close_timeout: Duration,
     keep: Duration,
+    sleep: Option<Looks>,
     wakes: Wakes,
     phase: Phase,
     farewell: Option<Box<Farewell<IO>>>,
@@ -78,8 +81,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> LinkDriver<IO> {
         key: Option<ResumeKey>,
         config: &LinkConfig,
     ) -> (Link, Self) {
-        let silence = config.protocol().silence();
-        let shared = Shared::new(connection, key, config.open_timeout(), silence);
+        let lease = Lease::new(config.memory().clone());
+        let shared = Shared::new(connection, key, config.open_timeout(), lease);
         let driver = Self {
             io: Carrier::First(io),
             shared: Arc::clone(&shared),
@@ -89,11 +92,22 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> LinkDriver<IO> {
             write_stall: config.write_stall(),
             close_timeout: config.close_timeout(),
             keep: config.keep(),
+            sleep: None,
             wakes: Wakes::default(),
             phase: Phase::Running,
             farewell: None,
         };
         (Link::new(shared), driver)
+    }
+
+    /// Looks each so often whether the machine has slept; zero: never.
+    pub(crate) fn watch_sleep(mut self, interval: Duration) -> Self {
+        self.sleep = (!interval.is_zero()).then(|| Looks {
+            watch: SleepWatch::new(),
+            interval,
+            next: now() + interval,
+        });
+        self
     }
 
     /// Runs until the session has ended, and says how.
@@ -151,6 +165,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> LinkDriver<IO> {
     fn poll_running(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         loop {
             let now = now();
+            let look = self.look_for_sleep(now);
             let taken = self.inbox.take(&mut self.io, cx, now);
             // What came before a failure counts: it may be the peer's farewell.
             let deadline = match self.exchange(cx, now) {
@@ -189,9 +204,25 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> LinkDriver<IO> {
             } else {
                 deadline
             };
-            let deadline = stalled.map_or(deadline, |at| at.min(deadline));
+            let deadline = [stalled, look]
+                .into_iter()
+                .flatten()
+                .fold(deadline, Instant::min);
             ready!(self.timer.poll(cx, Some(deadline)));
         }
+    }
+
+    /// Tells the session of a sleep; says when to look again.
+    fn look_for_sleep(&mut self, now: Instant) -> Option<Instant> {
+        let looks = self.sleep.as_mut()?;
+        if now >= looks.next {
+            looks.next = now + looks.interval;
+            if let Some(slept) = looks.watch.look() {
+                debug!(?slept, "the machine has slept");
+                self.shared.lock().connection.on_sleep(slept);
+            }
+        }
+        Some(looks.next)
     }
 
     /// Waits for another connection, as long as the session is kept.
@@ -277,6 +308,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> LinkDriver<IO> {
             state.connection.handle_timeout(now);
             state.take_events(&mut self.wakes);
             state.gather(now, &mut self.outbox.transmit);
+            if state.share_memory() {
+                state.gather(now, &mut self.outbox.transmit);
+            }
             state.take_events(&mut self.wakes);
         }
         state.park_driver(cx);
@@ -317,6 +351,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> LinkDriver<IO> {
         self.shared.wake(&mut self.wakes);
         !self.outbox.transmit.is_empty()
     }
+}
+
+/// Looks at two clocks.
+struct Looks {
+    watch: SleepWatch,
+    interval: Duration,
+    next: Instant,
 }
 
 /// Between two looks at a session whose connection takes nothing.

@@ -84,7 +84,8 @@
 //!   task once. A call that is written at once is one write each way.
 //! - With [`LinkConfig::set_keep`] a session outlives its connection: streams wait, the gateway dials again, and every byte
 //!   arrives once and in order. Without it, or after that time, a lost connection fails its streams.
-//! - A slow reader stalls its own stream; what a peer can make this side hold is stated at [`LinkConfig`].
+//! - A slow reader stalls its own stream; what a peer can make this side hold is stated at [`LinkConfig`]. Windows grow with
+//!   what a link carries, for all links within one [`MemoryBudget`].
 //! - Every wait has a deadline, every public future says whether it may be dropped, and nothing is spawned but the
 //!   drivers that an [`Uplink`] owns.
 //!
@@ -113,11 +114,13 @@ mod inbox;
 mod link;
 #[cfg(feature = "local-ca")]
 pub mod local_ca;
+mod memory;
 mod offer;
 mod outbox;
 mod read_ahead;
 mod resume;
 mod shared;
+mod sleep;
 mod stream;
 mod target;
 mod timer;
@@ -130,6 +133,7 @@ pub use close::CloseReason;
 pub use config::{LinkConfig, READ_BUFFER, UplinkConfig, WRITE_BATCH};
 pub use driver::LinkDriver;
 pub use link::{IncomingStream, Link, OpenError};
+pub use memory::MemoryBudget;
 pub use offer::{Answer, AnswerError, Offer, OfferError};
 pub use read_ahead::ReadAhead;
 pub use resume::ClaimError;

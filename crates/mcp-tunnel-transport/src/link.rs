@@ -276,6 +276,15 @@ impl Link {
         self.shared().lock().connection.rtt()
     }
 
+    /// The machine has slept for so long, for programs that hear of it from their system: a ping asks for the peer at
+    /// once, and a session that is kept lets go of a connection that must be dead. A link that was dialled notices by
+    /// itself, see [`LinkConfig::set_sleep_watch`](crate::LinkConfig::set_sleep_watch).
+    pub fn slept(&self, time: Duration) {
+        let mut state = self.shared().lock();
+        state.connection.on_sleep(time);
+        Shared::wake_driver(state);
+    }
+
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.handle.shared
     }

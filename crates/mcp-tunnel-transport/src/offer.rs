@@ -204,6 +204,7 @@ impl<IO: AsyncRead + AsyncWrite + Send + Unpin + 'static> Offer<IO> {
             .into_connection(now())
             .map_err(|_| CloseReason::Abandoned)?;
         let (link, driver) = LinkDriver::start(io, input, outbox, connection, key, &self.config);
+        let driver = driver.watch_sleep(self.config.sleep_watch());
         Ok(Answer::Active { link, driver })
     }
 

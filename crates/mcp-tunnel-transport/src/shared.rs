@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use crate::{
     CloseReason,
+    memory::Lease,
     resume::{Gap, Replacement, Resumption},
     tls::ResumeKey,
 };
@@ -50,7 +51,8 @@ pub(crate) struct State {
     pub(crate) departing: bool,
     /// No [`Link`](crate::Link) is left to accept, open or close.
     orphaned: bool,
-    silence: Duration,
+    /// Its part of the memory that sessions share.
+    lease: Lease,
     /// How the session is named and proven on its next link, if it survives this one.
     pub(crate) resumption: Option<Resumption>,
     /// Since when, and why, the session has no link.
@@ -93,11 +95,12 @@ pub(crate) struct Wakes {
 
 impl Shared {
     pub(crate) fn new(
-        connection: Connection,
+        mut connection: Connection,
         key: Option<ResumeKey>,
         open_timeout: Duration,
-        silence: Duration,
+        lease: Lease,
     ) -> Arc<Self> {
+        connection.allow_memory(0);
         let resumption = Resumption::of(&connection, key);
         let state = State {
             connection,
@@ -109,7 +112,7 @@ impl Shared {
             drained: false,
             departing: false,
             orphaned: false,
-            silence,
+            lease,
             resumption,
             gap: None,
             replacement: None,
@@ -238,6 +241,16 @@ impl State {
         while (last_word || !batch.is_full()) && self.connection.poll_transmit(now, batch) {}
     }
 
+    /// Lets the session have what it wants of the memory that sessions share, if there is some. Says whether that has
+    /// changed: then it may have something to send.
+    pub(crate) fn share_memory(&mut self) -> bool {
+        let change = self.lease.follow(self.connection.memory_wanted());
+        if let Some(bytes) = change {
+            self.connection.allow_memory(bytes);
+        }
+        change.is_some()
+    }
+
     /// Takes note of what happened in the session.
     pub(crate) fn take_events(&mut self, wakes: &mut Wakes) {
         while let Some(event) = self.connection.poll_event() {
@@ -278,7 +291,7 @@ impl State {
                 wakes.turns = true;
             }
             Event::Detached => {
-                let after = self.silence;
+                let after = self.connection.silence();
                 self.on_detached(CloseReason::Silent { after }, wakes);
             }
             Event::Closed(ConnectionError::Expired) => {
@@ -286,7 +299,7 @@ impl State {
                 self.on_closed(reason, wakes);
             }
             Event::Closed(error) => {
-                let reason = CloseReason::of(error, self.silence);
+                let reason = CloseReason::of(error, self.connection.silence());
                 self.on_closed(reason, wakes);
             }
             // `Rtt` is asked for when it is wanted.

@@ -19,8 +19,8 @@ use std::{
 
 use bytes::Bytes;
 use mcp_tunnel_proto::{
-    EdgeHandshake, GatewayEvent, GatewayHandshake, OpenHeader, Resumable, RouteName, SessionId,
-    StreamKind,
+    CloseCode, EdgeHandshake, GatewayEvent, GatewayHandshake, OpenHeader, Resumable, RouteName,
+    SessionId, StreamKind,
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf},
@@ -33,6 +33,7 @@ use crate::{
     tls::ResumeKey,
 };
 
+mod memory;
 mod resume;
 
 /// What goes wrong once a side has moved so many bytes in one direction.

@@ -4,7 +4,7 @@
 //! values, and each new connection carries the session alone.
 
 use bytes::BytesMut;
-use mcp_tunnel_proto::{CloseCode, Position, Resume};
+use mcp_tunnel_proto::{Position, Resume};
 
 use super::*;
 use crate::{ClaimError, Exporter, StreamError, outbox::Outbox, resume::Replacement};
