@@ -5,12 +5,13 @@ use bytes::Bytes;
 use mcp_tunnel_testkit::{
     caller::Caller,
     fixture::{CallCounters, FixtureOptions, FixtureServer},
-    relay::Relay,
+    relay::{Mood, Relay},
     rmcp_client::http_client,
     soak::{self, LinkSoak},
-    stack::{Cloud, CloudOptions, Gateway, SOON, Stack, Tunnel},
+    stack::{AT_ONCE, Cloud, CloudOptions, Gateway, SOON, Stack, Tunnel},
     upstream::{Ended, Exchange, Step, Upstream, script},
 };
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::{net::SocketAddr, time::Duration};
 use tokio_util::sync::CancellationToken;
@@ -64,6 +65,15 @@ impl Cuttable {
             self.gateway.process().log().text()
         );
         Ok(())
+    }
+
+    /// Takes the link away, until the relay passes again; both ends know when this returns.
+    async fn lose(&self) -> Result<()> {
+        self.relay.set(Mood::Cutting);
+        let gateway = |line: &str| line.contains("link lost, resuming");
+        self.gateway.process().line(SOON, gateway).await?;
+        let edge = |line: &str| line.contains("kept for its gateway");
+        self.cloud.process().line(SOON, edge).await.map(drop)
     }
 
     /// How often the gateway has said that its link goes on.
@@ -313,14 +323,7 @@ async fn many_clients_never_notice_cut_after_cut() -> Result<()> {
 
 #[tokio::test]
 async fn an_archived_tunnel_cuts_a_link_that_is_kept() -> Result<()> {
-    let upstream = Upstream::start(|_| {
-        vec![
-            script::event_stream(),
-            script::event("1"),
-            Step::UntilPeerLeaves,
-        ]
-    })
-    .await?;
+    let upstream = endless().await?;
     let mut world = Cuttable::start(upstream.address()).await?;
     let mut answer = world.dev()?.get("/mcp").await?;
     assert!(answer.chunk().await?.is_some());
@@ -334,14 +337,7 @@ async fn an_archived_tunnel_cuts_a_link_that_is_kept() -> Result<()> {
 
 #[tokio::test]
 async fn a_gateway_that_does_not_come_back_ends_its_calls_in_time() -> Result<()> {
-    let upstream = Upstream::start(|_| {
-        vec![
-            script::event_stream(),
-            script::event("1"),
-            Step::UntilPeerLeaves,
-        ]
-    })
-    .await?;
+    let upstream = endless().await?;
     let mut options = CloudOptions::default();
     options.arguments = vec!["--link-keep".to_owned(), "2".to_owned()];
     let server = upstream.address().to_string();
@@ -362,5 +358,63 @@ async fn a_gateway_that_does_not_come_back_ends_its_calls_in_time() -> Result<()
     // The server behind a gateway that was killed sees its connection close.
     let gone = |all: &[Exchange]| all.iter().all(|one| one.ended == Some(Ended::PeerLeft));
     upstream.wait(SOON, gone).await?;
+    Ok(())
+}
+
+/// A server that begins an answer and never ends it.
+async fn endless() -> Result<Upstream> {
+    Upstream::start(|_| {
+        vec![
+            script::event_stream(),
+            script::event("1"),
+            Step::UntilPeerLeaves,
+        ]
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_while_the_link_is_away_reaches_the_server() -> Result<()> {
+    let upstream = endless().await?;
+    let world = Cuttable::start(upstream.address()).await?;
+    let mut answer = world.dev()?.get("/mcp").await?;
+    assert!(answer.chunk().await?.is_some());
+    world.lose().await?;
+    drop(answer);
+    assert!(upstream.exchanges()[0].ended.is_none());
+    world.relay.set(Mood::Passing);
+    let left = |all: &[Exchange]| all[0].ended == Some(Ended::PeerLeft);
+    upstream.wait(SOON, left).await?;
+    assert!(world.resumed() > 0, "it left with the link");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_gateway_asked_to_stop_while_its_link_is_away_finishes_its_calls() -> Result<()> {
+    let fixture = FixtureServer::start(FixtureOptions::default()).await?;
+    let mut world = Cuttable::start(fixture.address()).await?;
+    let arguments = json!({ "seconds": 2, "steps": 4 });
+    let answer = world.https().await?;
+    let answer = answer.begin(&json!(1), "slow", arguments).await?;
+    world.lose().await?;
+    world.gateway.process().signal(Signal::TERM)?;
+    world.relay.set(Mood::Passing);
+    check_progress(&events(&answer.text().await?), 4);
+    assert_eq!(fixture.counters(), counted(1));
+    assert_eq!(world.gateway.exit(SOON).await?.code(), Some(0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_edge_asked_to_stop_while_a_link_is_away_does_not_wait_for_it() -> Result<()> {
+    let upstream = endless().await?;
+    let mut world = Cuttable::start(upstream.address()).await?;
+    let mut answer = world.dev()?.get("/mcp").await?;
+    assert!(answer.chunk().await?.is_some());
+    world.lose().await?;
+    world.cloud.process().signal(Signal::TERM)?;
+    let end = tokio::time::timeout(AT_ONCE, answer.chunk()).await?;
+    assert!(end.is_err(), "a clean end of a broken call");
+    assert!(world.cloud.exit(AT_ONCE).await?.success());
     Ok(())
 }
