@@ -89,8 +89,8 @@ impl Budget {
             credits: Bucket::new(4096 * TINY, 1000 * TINY),
             // Credits and stops that crossed the end of their stream.
             closed: Bucket::new(16_384, 50_000),
-            // One each 5 s is usual; a peer that measures sends one a round trip.
-            pings: Bucket::new(256, 50),
+            // One each 5 s is usual; 10 ms is the least interval that can be set, and its pongs come as well.
+            pings: Bucket::new(256, 500),
             unknown: Bucket::new(256, 50),
             // A new approval code each time.
             admissions: Bucket::new(64, 2),

@@ -315,6 +315,18 @@ fn answers_to_a_peer_that_never_reads_are_bounded() {
     assert_eq!(pair.gateway.drain(pair.now).len(), 1000 * 12 + 16 + 16);
 }
 
+/// The least interval between pings that can be set, on both sides.
+#[test]
+fn fast_pings_are_no_flood() {
+    let config = Config::default().set_ping_interval(Duration::from_millis(10));
+    let mut pair = Pair::with(config.clone(), config);
+    for _ in 0..2000 {
+        pair.pass(Duration::from_millis(10));
+        pair.run();
+        assert_eq!((&pair.gateway.failed, &pair.edge.failed), (&None, &None));
+    }
+}
+
 /// Budgets come back with time.
 #[test]
 fn budgets_refill() {
