@@ -161,9 +161,11 @@ impl Connection {
         }
         let again = std::mem::take(&mut recv.credit_again);
         let size = recv.window.size();
-        let wanted = match std::mem::take(&mut recv.refused) {
-            0 if recv.window.is_due(2) => recv.window.pace(now, round_trip),
-            refused => refused,
+        let refused = std::mem::take(&mut recv.refused);
+        let wanted = if recv.window.is_due(2) {
+            recv.window.pace(now, round_trip)
+        } else {
+            refused
         };
         let first = self.agreed.local.stream_window;
         if wanted > size {

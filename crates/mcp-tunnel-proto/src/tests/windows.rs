@@ -332,3 +332,29 @@ fn an_ungrateful_peer_is_sent_little() {
     );
     assert!(!pair.gateway.drain(now).is_empty());
 }
+
+/// A window that was refused memory is renewed as it is, and grows as soon as there is some.
+#[test]
+fn a_window_that_was_refused_memory_gets_it_later() {
+    let mut pair = Pair::new();
+    pair.edge.connection.allow_memory(0);
+    let id = pair.edge.open(b"");
+    pair.run();
+    let room = |pair: &mut Pair| {
+        let send = pair.gateway.connection.send_stream(id);
+        send.unwrap().capacity()
+    };
+    let first = room(&mut pair);
+    assert_eq!(pair.gateway.write(id, &PAYLOAD), Ok(first));
+    pair.run();
+    assert_eq!(pair.edge.read_all(id).0.len(), first);
+    pair.run();
+    assert_eq!(room(&mut pair), first);
+    let connection = &mut pair.edge.connection;
+    assert_eq!(connection.memory(), 0);
+    let wanted = connection.memory_wanted();
+    connection.allow_memory(wanted);
+    pair.run();
+    assert_eq!(room(&mut pair), Config::default().send_buffer());
+    assert_eq!(pair.edge.connection.memory(), wanted);
+}
