@@ -11,7 +11,11 @@ use std::{
 };
 
 use rustls::ClientConfig;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
@@ -154,7 +158,7 @@ pub async fn connect(
     Ok(socket)
 }
 
-/// TLS over a connected socket, with the edge's name verified, ready to carry a link.
+/// TLS over a connection of any kind, with the edge's name verified, ready to carry a link.
 ///
 /// # Errors
 ///
@@ -163,12 +167,15 @@ pub async fn connect(
 /// # Cancel safety
 ///
 /// Dropping the future closes the socket.
-pub async fn secure(
-    socket: TcpStream,
+pub async fn secure<IO>(
+    socket: IO,
     target: &Target,
     tls: &Arc<ClientConfig>,
     within: Duration,
-) -> Result<(TlsStream<ReadAhead<TcpStream>>, Exporter), DialError> {
+) -> Result<(TlsStream<ReadAhead<IO>>, Exporter), DialError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
     let connector = TlsConnector::from(Arc::clone(tls));
     let handshake = connector.connect(target.server_name().clone(), ReadAhead::new(socket));
     let server_name = || target.server_name().to_str().into_owned();

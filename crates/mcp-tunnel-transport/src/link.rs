@@ -38,9 +38,16 @@ pub struct IncomingStream {
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// The peer allowed no further stream in time, or took no more of the first bytes.
+    /// The peer allowed no further stream in time.
     #[error("the peer had no room for another stream within {after:?}")]
     NoRoom {
+        /// The configured time.
+        after: Duration,
+    },
+    /// The stream was opened, and the peer did not take all of its first bytes in time: it may have acted on those that
+    /// it has. The stream was reset.
+    #[error("the peer did not take the stream's first bytes within {after:?}")]
+    Stalled {
         /// The configured time.
         after: Duration,
     },
@@ -68,6 +75,7 @@ impl OpenError {
         match self {
             Self::NoRoom { .. } | Self::GoingAway | Self::IdsExhausted => true,
             Self::Closed(_) | Self::HeaderTooLong => true,
+            Self::Stalled { .. } => false,
             Self::Stream(error) => error.is_replay_safe(),
         }
     }
@@ -95,19 +103,17 @@ impl Link {
     ///
     /// Dropping the future opens no stream, or resets the one whose first bytes were under way.
     pub async fn open(&self, header: OpenHeader, mut first: Bytes) -> Result<Stream, OpenError> {
-        let opened = match self.try_open(header.clone(), &mut first)? {
+        let mut opened = match self.try_open(header.clone(), &mut first)? {
             Some(stream) => stream,
             None => self.open_later(header, &mut first).await?,
         };
-        if first.is_empty() {
-            return Ok(opened);
+        if !first.is_empty() {
+            let after = self.shared().open_timeout;
+            let written = timeout(after, opened.write_chunk(first)).await;
+            let written = written.map_err(|_elapsed| OpenError::Stalled { after })?;
+            written.map_err(stream_error)?;
         }
-        self.within(async {
-            let mut stream = opened;
-            stream.write_chunk(first).await.map_err(stream_error)?;
-            Ok(stream)
-        })
-        .await
+        Ok(opened)
     }
 
     /// The next stream that the peer opened; `None` once no further will come, because the link has
@@ -313,33 +319,23 @@ impl Link {
 
     async fn open_later(&self, header: OpenHeader, first: &mut Bytes) -> Result<Stream, OpenError> {
         let slots = &self.shared().slots;
-        let stream = self
-            .within(async {
-                loop {
-                    let slot = slots.notified();
-                    tokio::pin!(slot);
-                    slot.as_mut().enable();
-                    if let Some(stream) = self.try_open(header.clone(), first)? {
-                        return Ok(stream);
-                    }
-                    slot.await;
+        let after = self.shared().open_timeout;
+        let wait = async {
+            loop {
+                let slot = slots.notified();
+                tokio::pin!(slot);
+                slot.as_mut().enable();
+                if let Some(stream) = self.try_open(header.clone(), first)? {
+                    return Ok::<_, OpenError>(stream);
                 }
-            })
-            .await?;
+                slot.await;
+            }
+        };
+        let opened = timeout(after, wait).await;
+        let stream = opened.map_err(|_elapsed| OpenError::NoRoom { after })??;
         // One notice may stand for many slots: whoever got one lets the next try.
         slots.notify_one();
         Ok(stream)
-    }
-
-    async fn within<T>(
-        &self,
-        work: impl Future<Output = Result<T, OpenError>>,
-    ) -> Result<T, OpenError> {
-        let after = self.shared().open_timeout;
-        match timeout(after, work).await {
-            Ok(outcome) => outcome,
-            Err(_elapsed) => Err(OpenError::NoRoom { after }),
-        }
     }
 
     /// Looks at the state whenever `notify` says so, until `look` has an answer.

@@ -186,6 +186,8 @@ impl Shared {
         }
         resumption.epoch = claim.epoch;
         let key = resumption.key.clone();
+        // A connection of an earlier claim that the driver has not taken up is an old one too.
+        state.replacement = None;
         if !state.detach(CloseReason::Replaced, &mut wakes) {
             return Err(ClaimError::Ended);
         }

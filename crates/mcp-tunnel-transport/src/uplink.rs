@@ -26,7 +26,6 @@ use std::{
 use bytes::Bytes;
 use mcp_tunnel_proto::{CloseCode, Refusal, RefusalCode};
 use tokio::{
-    net::TcpStream,
     task::{Id, JoinSet},
     time::timeout,
 };
@@ -41,7 +40,13 @@ use crate::{
 };
 
 mod event;
+#[cfg(not(all(test, feature = "local-ca")))]
+mod outside;
+#[cfg(all(test, feature = "local-ca"))]
+mod sim;
 
+#[cfg(all(test, feature = "local-ca"))]
+use self::sim::outside;
 pub use event::{LostReason, UplinkEvent};
 
 /// Links that may still finish their streams beside the current one; the oldest is closed beyond that.
@@ -54,7 +59,7 @@ const YOUNG_WAIT: Duration = Duration::from_secs(1);
 /// The longest wait between attempts while a session without a connection is kept: it is not kept for long.
 const GAP_WAIT: Duration = Duration::from_secs(5);
 
-type Socket = ReadAhead<TcpStream>;
+type Socket = ReadAhead<outside::Connection>;
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// A supervised link to one edge.
@@ -420,7 +425,7 @@ impl Uplink {
             self.backoff.reset();
             self.state = State::Due;
         } else {
-            let delay = self.backoff.next(random()).min(YOUNG_WAIT);
+            let delay = self.backoff.next(outside::random()).min(YOUNG_WAIT);
             self.wait(delay);
         }
         UplinkEvent::Resuming { reason }
@@ -436,7 +441,7 @@ impl Uplink {
         if self.reward(&current) {
             self.state = State::Due;
         } else {
-            let delay = self.backoff.next(random());
+            let delay = self.backoff.next(outside::random());
             self.wait(delay);
         }
         let link = current.link;
@@ -460,7 +465,7 @@ impl Uplink {
         }
         let asked = refusal.retry_after.unwrap_or_default();
         let at_least = asked.min(self.config.retry_after_cap());
-        let delay = self.backoff.next_after(at_least, random());
+        let delay = self.backoff.next_after(at_least, outside::random());
         self.wait(delay);
         UplinkEvent::Refused {
             code: refusal.code,
@@ -470,7 +475,7 @@ impl Uplink {
     }
 
     fn lose(&mut self, reason: LostReason) -> UplinkEvent {
-        let mut delay = self.backoff.next(random());
+        let mut delay = self.backoff.next(outside::random());
         if self.gap.is_some() {
             delay = delay.min(GAP_WAIT);
         }
@@ -499,14 +504,8 @@ impl fmt::Debug for Uplink {
 }
 
 async fn reach(target: Target, config: UplinkConfig) -> Result<(Dialled, Exporter), DialError> {
+    let (socket, address) = outside::connect(&target, &config).await?;
     let within = config.connect_timeout();
-    let addresses = dial::resolve(target.address(), within).await?;
-    let socket = dial::connect(&addresses, config.tcp(), within).await?;
-    let address = socket.peer_addr().map_err(|source| DialError::Connect {
-        address: SocketAddr::from(([0, 0, 0, 0], 0)),
-        tried: addresses.len(),
-        source,
-    })?;
     let (tls, exporter) = dial::secure(socket, &target, config.tls(), within).await?;
     Ok((Dialled { tls, address }, exporter))
 }
@@ -558,9 +557,4 @@ async fn drain(links: Vec<Link>, within: Duration) {
     for link in &links {
         link.close(CloseCode::SHUTDOWN, "");
     }
-}
-
-/// For jitter only. Without an entropy source every wait is the longest.
-fn random() -> u64 {
-    getrandom::u64().unwrap_or(u64::MAX)
 }

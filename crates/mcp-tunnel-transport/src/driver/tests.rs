@@ -50,8 +50,48 @@ enum Fault {
     StallAt(usize),
     /// Reads bring nothing more after this many bytes.
     SilenceAt(usize),
+    /// Flushes fail, or never end, after this many bytes written.
+    FlushErrorAt(usize),
+    FlushStallAt(usize),
+    /// The last steps fail, or never end.
+    ShutdownError,
+    ShutdownStall,
     /// Every write takes, and every read brings, one byte.
     Dribble,
+    /// Reads, writes and flushes are short, or not ready for a moment, as the seed has it.
+    Ragged(u64),
+}
+
+impl Fault {
+    /// A number of the sequence that a ragged connection follows.
+    fn draw(&mut self) -> Option<u64> {
+        let Self::Ragged(state) = self else {
+            return None;
+        };
+        *state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        Some(*state >> 33)
+    }
+
+    /// Whether it is not ready now, and will be soon.
+    fn pauses(&mut self, cx: &Context<'_>) -> bool {
+        let pauses = self.draw().is_some_and(|drawn| drawn.is_multiple_of(3));
+        if pauses {
+            cx.waker().wake_by_ref();
+        }
+        pauses
+    }
+
+    /// How much a ragged or dribbling connection moves at once.
+    fn most(&mut self) -> usize {
+        match self.draw() {
+            Some(drawn) if drawn.is_multiple_of(4) => 1,
+            Some(drawn) => usize::try_from(drawn % 2000).unwrap() + 1,
+            None if *self == Self::Dribble => 1,
+            None => usize::MAX,
+        }
+    }
 }
 
 struct Faulty {
@@ -67,15 +107,16 @@ impl AsyncRead for Faulty {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let most = match self.fault {
+        let fault = self.fault;
+        let most = match fault {
             Fault::EofAt(at) if self.read >= at => return Poll::Ready(Ok(())),
             Fault::ReadErrorAt(at) if self.read >= at => {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
             }
             Fault::SilenceAt(at) if self.read >= at => return Poll::Pending,
             Fault::EofAt(at) | Fault::ReadErrorAt(at) | Fault::SilenceAt(at) => at - self.read,
-            Fault::Dribble => 1,
-            _ => usize::MAX,
+            _ if self.fault.pauses(cx) => return Poll::Pending,
+            _ => self.fault.most(),
         };
         let mut piece = buf.take(most);
         let poll = Pin::new(&mut self.io).poll_read(cx, &mut piece);
@@ -93,14 +134,15 @@ impl AsyncWrite for Faulty {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let most = match self.fault {
+        let fault = self.fault;
+        let most = match fault {
             Fault::WriteErrorAt(at) if self.written >= at => {
                 return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
             }
             Fault::StallAt(at) if self.written >= at => return Poll::Pending,
             Fault::WriteErrorAt(at) | Fault::StallAt(at) => at - self.written,
-            Fault::Dribble => 1,
-            _ => usize::MAX,
+            _ if self.fault.pauses(cx) => return Poll::Pending,
+            _ => self.fault.most(),
         };
         let piece = buf.get(..buf.len().min(most)).unwrap_or(buf);
         let poll = Pin::new(&mut self.io).poll_write(cx, piece);
@@ -110,11 +152,39 @@ impl AsyncWrite for Faulty {
         poll
     }
 
+    /// Takes from several slices at once, and ends anywhere in them.
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let all: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
+        self.poll_write(cx, &all)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let fault = self.fault;
+        match fault {
+            Fault::FlushErrorAt(at) if self.written >= at => {
+                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            }
+            Fault::FlushStallAt(at) if self.written >= at => return Poll::Pending,
+            _ if self.fault.pauses(cx) => return Poll::Pending,
+            _ => {}
+        }
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.fault {
+            Fault::ShutdownError => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            Fault::ShutdownStall => return Poll::Pending,
+            _ => {}
+        }
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
@@ -272,6 +342,8 @@ async fn nothing_hangs_or_looks_whole_whatever_fails_at_whichever_byte() {
             Fault::WriteErrorAt(at),
             Fault::StallAt(at),
             Fault::SilenceAt(at),
+            Fault::FlushErrorAt(at),
+            Fault::FlushStallAt(at),
         ] {
             let hung = timeout(10 * LONGEST, run(fault)).await;
             let (succeeded, _, took) = hung.unwrap_or_else(|_| panic!("{fault:?} hangs"));
@@ -290,6 +362,23 @@ async fn nothing_hangs_or_looks_whole_whatever_fails_at_whichever_byte() {
 async fn one_byte_at_a_time_is_enough() {
     let (succeeded, _, _) = run(Fault::Dribble).await;
     assert!(succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn short_and_late_reads_writes_and_flushes_are_enough() {
+    for seed in 0..300 {
+        let run = timeout(LONGEST, run(Fault::Ragged(seed))).await;
+        let (succeeded, _, took) = run.unwrap_or_else(|_| panic!("seed {seed} hangs"));
+        assert!(succeeded && took < Duration::from_secs(1), "seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_fails_or_never_comes_keeps_nobody() {
+    for fault in [Fault::ShutdownError, Fault::ShutdownStall] {
+        let (succeeded, _, took) = run(fault).await;
+        assert!(succeeded && took <= Duration::from_secs(5), "{fault:?}");
+    }
 }
 
 /// A connection that counts what it is asked to do.

@@ -2,7 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails may panic anywhere")]
 
 mod admission;
+mod cancel;
 mod common;
+mod cut;
 mod dial;
 mod links;
 mod local_ca;

@@ -328,6 +328,20 @@ async fn a_full_link_does_not_keep_openers_for_ever() {
     assert_eq!(start.elapsed(), Duration::from_secs(10));
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_open_whose_first_bytes_nobody_takes_is_not_safe_to_replay() {
+    let pair = link_pair(&LinkConfig::default()).await;
+    let first = Bytes::from(vec![0; 1_000_000]);
+    let (opened, accepted) = tokio::join!(pair.edge.open(http(), first), pair.gateway.accept());
+    let error = opened.unwrap_err();
+    // The peer has the stream, and may have acted on what came.
+    assert!(accepted.is_some());
+    assert!(
+        matches!(error, OpenError::Stalled { .. }) && !error.is_replay_safe(),
+        "{error}"
+    );
+}
+
 #[tokio::test]
 async fn cancelled_reads_and_writes_lose_nothing() {
     let pair = link_pair(&LinkConfig::default()).await;

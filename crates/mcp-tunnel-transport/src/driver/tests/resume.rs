@@ -200,12 +200,14 @@ async fn streams_survive_any_sequence_of_bad_connections() {
         let mut state = seed;
         let faults = std::iter::repeat_with(move || {
             let at = draw(&mut state) % 40_000;
-            match draw(&mut state) % 6 {
+            match draw(&mut state) % 8 {
                 0 => Fault::EofAt(at),
                 1 => Fault::ReadErrorAt(at),
                 2 => Fault::WriteErrorAt(at),
                 3 => Fault::StallAt(at),
                 4 => Fault::SilenceAt(at),
+                5 => Fault::FlushErrorAt(at),
+                6 => Fault::FlushStallAt(at),
                 _ => Fault::EofAt(at % 100),
             }
         });
@@ -372,6 +374,35 @@ async fn a_half_open_connection_loses_to_the_new_one_and_is_told() {
     assert!(received[1..3001].iter().all(|byte| *byte == 1));
     kept.edge.close(CloseCode::NO_ERROR, "");
     while kept.drivers.join_next().await.is_some() {}
+}
+
+/// RESUME-7: a connection that was handed over, and that the driver has not taken up yet, loses to a later claim too.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_waits_for_the_driver_loses_to_a_later_claim() {
+    let kept = Kept::start(Fault::EofAt(400)).await.unwrap();
+    let opened = kept.edge.open(header(), Bytes::from(vec![0; 2000])).await;
+    opened.unwrap().finish().unwrap();
+    assert!(kept.gateway.detached().await.is_some() && kept.edge.detached().await.is_some());
+    let first = kept.claim();
+    kept.admit(&first).unwrap();
+    let (near, _gone) = tokio::io::duplex(64 * 1024);
+    replace(&kept.edge, faulty(near, Fault::None), &first);
+    let second = kept.claim();
+    let answer = kept.admit(&second).unwrap();
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+    assert!(
+        !kept.edge.is_attached(),
+        "the first took the second's place"
+    );
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    replace(&kept.edge, faulty(near, Fault::None), &second);
+    replace(&kept.gateway, faulty(far, Fault::None), &answer);
+    let mut request = Vec::new();
+    let mut stream = kept.gateway.accept().await.unwrap().stream;
+    stream.read_to_end(&mut request).await.unwrap();
+    assert_eq!(request.len(), 2000);
 }
 
 #[tokio::test(start_paused = true)]
