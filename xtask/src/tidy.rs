@@ -1,5 +1,6 @@
 //! Rules of the house that no compiler knows: who may use whom, sizes, words.
 
+mod cancel;
 mod edges;
 mod security;
 mod sizes;
@@ -28,6 +29,7 @@ pub(crate) fn run() -> Result<()> {
     }
     findings.extend(spec::check(&sources)?);
     findings.extend(security::check(&sources));
+    findings.extend(cancel::check(&sources));
     for finding in &findings {
         eprintln!("{finding}");
     }

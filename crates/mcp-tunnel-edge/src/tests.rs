@@ -5,6 +5,7 @@ mod gateway;
 mod world;
 
 mod calls;
+mod cancel;
 mod kept;
 mod links;
 mod serve;

@@ -1,6 +1,8 @@
 //! A connector against an edge made of the transport alone, and MCP servers made of sockets.
 
 #[cfg(test)]
+mod cancel;
+#[cfg(test)]
 mod check;
 #[cfg(test)]
 mod connector;

@@ -33,7 +33,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
 
-use super::{KeptPlace, Left, LiveLink, LivePlace};
+use super::{KeptPlace, Left, LiveLink, LivePlace, PendingPlace};
 use crate::Shared;
 use crate::access::News;
 use crate::clock::{entropy, unix_ms};
@@ -98,6 +98,8 @@ where
         announcement: credential.announcement().clone(),
         remote: peer.address(),
         peer,
+        shown: false,
+        waits: None,
     });
     match (life, judged) {
         (Some(life), Ok((decision, number))) => match life.resume(incoming, &decision).await? {
@@ -106,7 +108,7 @@ where
         },
         (life, judged) => {
             let error = judged.err().unwrap_or(LinkError::NoAccessNews);
-            if let (Some(life), LinkError::Refused(reason)) = (life, &error) {
+            if let (Some(mut life), LinkError::Refused(reason)) = (life, &error) {
                 life.report_refused(*reason);
             }
             incoming.refuse(refusal_of(&error)).await;
@@ -140,6 +142,10 @@ struct Life<'a> {
     announcement: Announcement,
     remote: SocketAddr,
     peer: PeerInfo,
+    /// The console has been told of the link, and not of its end.
+    shown: bool,
+    /// Its place while it is pending.
+    waits: Option<PendingPlace>,
 }
 
 /// What a link does next.
@@ -235,12 +241,14 @@ impl Life<'_> {
             return Err(LinkError::TooMany);
         };
         let approval_code = place.code();
+        self.waits = Some(place);
         let (id, tunnel) = (self.id, self.identity.tunnel);
         tracing::info!(link = %id, %tunnel, remote = %self.remote, "link pending");
         self.report(LinkReportKind::Pending { approval_code });
         let mut pending = incoming.pend(&approval_code.to_string());
         let (error, reason) = match self.until_decided(&mut pending).await {
             Ok(number) => {
+                self.waits = None;
                 let admitted = pending.admit().map_err(AcceptError::Ended);
                 return Ok((admitted.inspect_err(|_| self.report_lost())?, number));
             }
@@ -248,7 +256,9 @@ impl Life<'_> {
         };
         tracing::info!(link = %id, %tunnel, ?reason, "link down");
         // To the console the pending links of one gateway are one: that one of several is gone is no news.
-        if place.leave() == Left::Last {
+        if self.leaves_others() {
+            self.shown = false;
+        } else {
             self.report(LinkReportKind::Down { reason });
         }
         pending.refuse(refusal_of(&error)).await;
@@ -367,7 +377,18 @@ impl Life<'_> {
         }
     }
 
-    fn report(&self, kind: LinkReportKind) {
+    /// Gives the place of a pending link back; says whether others of its gateway wait on.
+    fn leaves_others(&mut self) -> bool {
+        let place = self.waits.take();
+        place.is_some_and(|place| place.leave() == Left::Others)
+    }
+
+    fn report(&mut self, kind: LinkReportKind) {
+        match kind {
+            LinkReportKind::Pending { .. } | LinkReportKind::Up => self.shown = true,
+            LinkReportKind::Down { .. } => self.shown = false,
+            _ => {}
+        }
         self.shared.reports.push(LinkReport::new(
             self.id,
             self.identity,
@@ -380,21 +401,30 @@ impl Life<'_> {
 
     /// Tells the console of a gateway that was turned away, as far as it holds the token that it names: anybody can
     /// name one.
-    fn report_refused(&self, reason: LinkRefusal) {
+    fn report_refused(&mut self, reason: LinkRefusal) {
         if reason != LinkRefusal::Unrecognised {
             self.report(LinkReportKind::Refused { reason });
         }
     }
 
-    fn report_lost(&self) {
+    fn report_lost(&mut self) {
         self.report(LinkReportKind::Down {
             reason: DownReason::Lost,
         });
     }
 
-    fn report_round_trip(&self, link: &Link) {
+    fn report_round_trip(&mut self, link: &Link) {
         if let Some(time) = link.rtt().filter(|_| link.is_attached()) {
             self.report(LinkReportKind::RoundTrip { time });
+        }
+    }
+}
+
+/// Whoever drops the future of a link ends it, and the console must not believe in it for ever.
+impl Drop for Life<'_> {
+    fn drop(&mut self) {
+        if !self.leaves_others() && self.shown {
+            self.report_lost();
         }
     }
 }
