@@ -189,10 +189,12 @@ async fn begin_and_run(
             return Ok(interrupted());
         }
         Begin::Never(end) => return Err(end),
-        Begin::NoDisk => {
+        Begin::NoDisk(error) => {
             return Ok(Outcome::new(
                 "no journal",
-                ToolResult::error("the worker cannot write its journal: the tool was not started"),
+                ToolResult::error(format!(
+                    "the worker cannot write its journal, so the tool was not started: {error}"
+                )),
             ));
         }
     }
@@ -274,7 +276,8 @@ enum Begin {
     /// Somebody began it before.
     Before,
     Never(CallEnd),
-    NoDisk,
+    /// The journal cannot be written, and why.
+    NoDisk(std::io::Error),
 }
 
 /// Nothing is started unless both notes were taken.
@@ -298,7 +301,7 @@ async fn begin(call: &Call, context: &mut CallContext, desk: &Desk) -> Begin {
             warn!(%error, call = %call.id, "the journal cannot be written: the tool is not started");
             match theirs {
                 Begin::Never(end) => Begin::Never(end),
-                _ => Begin::NoDisk,
+                _ => Begin::NoDisk(error),
             }
         }
     }

@@ -110,12 +110,18 @@ pub(crate) async fn serve(service: Service) -> Ending {
         lease,
         calls: Calls::new(TOOLS),
         answered: 0,
+        failure: None,
     };
     let ending = run.run(&mut tasks).await;
     let access = &run.service.access;
     run.service.seat.show(SessionState::Stopping, None);
     if ending.stops_item() {
-        match timeout(STOP_TIME, access.stop(ending.as_str())).await {
+        let failure = run.failure.as_deref();
+        let reason = failure.map_or_else(
+            || ending.as_str().to_owned(),
+            |failure| format!("{}: {failure}", ending.as_str()),
+        );
+        match timeout(STOP_TIME, access.stop(&reason)).await {
             Ok(Ok(())) => {}
             Ok(Err(refusal)) => {
                 warn!(work = access.work(), %refusal, "the item cannot be stopped");
@@ -143,6 +149,8 @@ struct Run {
     lease: watch::Receiver<Standing>,
     calls: Calls,
     answered: u64,
+    /// Why it could not be served, for whoever looks at the session.
+    failure: Option<String>,
 }
 
 /// A call or the first preparation, under way.
@@ -458,7 +466,8 @@ impl Run {
         }
     }
 
-    fn refused(&self, refusal: &Refusal, what: &str) -> Ending {
+    fn refused(&mut self, refusal: &Refusal, what: &str) -> Ending {
+        self.failure = Some(format!("{what}: {refusal}"));
         warn!(session = self.service.access.session(), work = self.service.access.work(), %refusal, "{what}");
         match refusal {
             Refusal::Unauthorised(_) => Ending::Rejected,
@@ -467,9 +476,11 @@ impl Run {
         }
     }
 
-    fn no_desk(&self, error: &DeskError) -> Ending {
+    fn no_desk(&mut self, error: &DeskError) -> Ending {
         let session = self.service.access.session();
-        warn!(%session, error = %mcp_diagnostics::telemetry::chain(error), "the session has no place here");
+        let error = mcp_diagnostics::telemetry::chain(error).to_string();
+        warn!(%session, error, "the session has no place here");
+        self.failure = Some(format!("its worker has no place for it: {error}"));
         Ending::Failed
     }
 }

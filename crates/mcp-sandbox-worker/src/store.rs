@@ -132,21 +132,16 @@ impl Store {
 impl Kept {
     fn read(folder: PathBuf, session: &str, lock: File) -> io::Result<Self> {
         let _ = fs::remove_file(folder.join("wanted"));
-        let found = read_record(&folder)?;
-        let fresh = found.is_none();
-        let record = match found {
+        let record = match read_record(&folder)? {
             Some(record) => record,
+            // Written once it is known whose it is.
             None => Record::new(session)?,
         };
-        let kept = Self {
+        Ok(Self {
             folder,
             record,
             _lock: lock,
-        };
-        if fresh {
-            kept.write()?;
-        }
-        Ok(kept)
+        })
     }
 
     /// What is known of the session's files.
@@ -159,7 +154,8 @@ impl Kept {
         !self.record.known
     }
 
-    /// Notes whose session it is.
+    /// Notes whose session it is: before anything else of a new one is made, since the name of its workspace is written
+    /// down with it.
     ///
     /// # Errors
     /// The disk refused.

@@ -20,6 +20,10 @@ const FILE_BYTES: u64 = 1024 * 1024;
 pub(crate) fn config(args: &SandboxArgs) -> anyhow::Result<Config> {
     let mut config = Config::new();
     for mount in &args.mount {
+        fs::metadata(&mount.source).with_context(|| {
+            let source = &mount.source;
+            format!("--mount {source}: name a file or directory of this host")
+        })?;
         config = config.with_mount(mount.clone())?;
     }
     if let Some(root) = &args.rootfs {
@@ -115,6 +119,18 @@ fn secret_file(path: &Path) -> anyhow::Result<SecretString> {
         path.display()
     );
     Ok(small_file(path)?.trim().to_owned().into())
+}
+
+/// Whoever claims work needs a key, and is told so before anything is made.
+pub(crate) fn require_key(args: &QueueArgs) -> anyhow::Result<()> {
+    let given = args.environment_key_file.is_some() || args.environment_key.is_some();
+    let named = args.environment_id.is_some();
+    ensure!(
+        given || !named,
+        "which key? give --environment-key-file FILE or ANTHROPIC_ENVIRONMENT_KEY \
+         (`mcp-cloud environment-key create NAME` makes one)"
+    );
+    Ok(())
 }
 
 fn key(args: &QueueArgs) -> anyhow::Result<Option<SecretString>> {

@@ -48,6 +48,7 @@ async fn try_run(args: ExecArgs) -> anyhow::Result<u8> {
         eprintln!("mcp-sandbox: warning: the command can reach whatever this host can reach");
     }
     let sandbox = executor.create(spec(&args.sandbox)?).await?;
+    let program = args.argv.first().cloned().unwrap_or_default();
     let mut command = Command::new(args.argv);
     command.timeout = args.timeout;
     if !std::io::stdin().is_terminal() {
@@ -55,7 +56,7 @@ async fn try_run(args: ExecArgs) -> anyhow::Result<u8> {
     }
     let outcome = match sandbox.exec(command).await {
         Ok(process) => follow(process).await,
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error).with_context(|| format!("running {program} in the sandbox")),
     };
     sandbox.destroy().await?;
     outcome

@@ -29,6 +29,7 @@ pub(crate) async fn run(args: RunArgs) -> u8 {
 }
 
 async fn try_worker(args: WorkerArgs) -> anyhow::Result<()> {
+    compose::require_key(&args.queue)?;
     let (mut config, parts) = prepare(&args.queue, &args.serve, args.sandbox).await?;
     if let Some(id) = args.worker_id.filter(|id| !id.is_empty()) {
         config = config.with_worker_id(id)?;
@@ -84,7 +85,10 @@ async fn prepare(
     let config =
         config.context("which environment? give --environment-id or ANTHROPIC_ENVIRONMENT_ID")?;
     let linux = compose::config(&sandbox)?.with_state_dir(&state)?;
-    prepare_folder(&linux, &folder).with_context(|| format!("preparing {}", folder.display()))?;
+    prepare_folder(&linux, &folder).with_context(|| {
+        let folder = folder.display();
+        format!("preparing {folder} (--workdir names a folder that this user may write to)")
+    })?;
     let executor = LinuxExecutor::start(linux.clone()).await?;
     // From here on only the launcher is root.
     drop_privileges(&linux).context("giving up root")?;

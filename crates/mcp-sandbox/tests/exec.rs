@@ -183,3 +183,43 @@ fn a_setup_script_runs_once() {
         first
     );
 }
+
+#[test]
+fn what_cannot_work_is_named_before_anything_is_made() {
+    let worker = ["worker", "--environment-id"];
+    for (arguments, code, said) in [
+        (
+            vec!["exec", "--mount", "/nowhere:/mnt/x", "--", "true"],
+            125,
+            "--mount /nowhere",
+        ),
+        (vec![worker[0]], 2, "ANTHROPIC_ENVIRONMENT_ID"),
+        (
+            vec![worker[0], worker[1], "env_1"],
+            2,
+            "environment-key create",
+        ),
+        (
+            vec![
+                worker[0],
+                worker[1],
+                "mce_secret",
+                "--environment-key-file",
+                "/x",
+            ],
+            2,
+            "an environment key",
+        ),
+    ] {
+        let mut command = program();
+        for (name, _) in env::vars_os() {
+            if name.to_string_lossy().starts_with("ANTHROPIC_") {
+                command.env_remove(name);
+            }
+        }
+        let output = command.args(&arguments).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {told}");
+        assert!(told.contains(said) && !told.contains("secret"), "{told}");
+    }
+}

@@ -262,8 +262,15 @@ async fn show(cloud: &Cloud, id: &str) -> Result<(), Failure> {
 /// Why nothing goes on, as far as the server or the queue can tell.
 async fn why(cloud: &Cloud, id: &str) -> Result<Option<String>, Failure> {
     let session = cloud.client.sessions().retrieve(id).await?;
-    let stuck = session.worker.and_then(|worker| worker.stuck);
-    let Some(stuck) = stuck else { return Ok(None) };
+    let Some(worker) = session.worker else {
+        return Ok(None);
+    };
+    let Some(stuck) = worker.stuck else {
+        return Ok(None);
+    };
+    if let Some(said) = worker.last_reason.filter(|said| said.contains(": ")) {
+        return Ok(Some(format!("{stuck} The last one gave it back: {said}")));
+    }
     let queue = cloud.client.work(&session.environment_id);
     Ok(Some(match queue.stats().await?.workers_polling {
         Some(0) => format!("{stuck} (no worker asked for work in the last 30 s)"),
