@@ -13,16 +13,41 @@ use std::{
     process::Command,
 };
 
-/// Runs the benchmark `name`: `tunnel`, `mux`, or another one of the package `benches`.
+/// Runs the benchmark `name`: `tunnel`, `mux`, `sessions`, or another one of the package `benches`.
 pub(crate) fn run(name: &str, quick: bool, json: Option<&Path>) -> Result<()> {
     match name {
         "tunnel" => tunnel(quick, json),
         "mux" => mux::run(quick, json),
+        "sessions" => sessions(quick, json),
         _ => {
             let command = format!("bench --package benches --bench {name} --locked");
             step(name, &mut cargo(&command))
         }
     }
+}
+
+/// Our worker beside the official ones, and the console.
+fn sessions(quick: bool, json: Option<&Path>) -> Result<()> {
+    if !quick {
+        setup::run()?;
+    }
+    let build = "build --release --locked --package mcp-sandbox";
+    step("release build of the worker", &mut cargo(build))?;
+    let mut bench = cargo("bench --package benches --bench sessions --locked --");
+    bench.env("MCP_SANDBOX", target().join("release/mcp-sandbox"));
+    told(&mut bench, quick, json)?;
+    step("sessions, from the message to the tool", &mut bench)
+}
+
+/// Passes on what was asked for. A benchmark of cargo runs in a folder of its own.
+fn told(bench: &mut Command, quick: bool, json: Option<&Path>) -> Result<()> {
+    if quick {
+        bench.arg("--quick");
+    }
+    if let Some(file) = json {
+        bench.arg("--json").arg(std::path::absolute(file)?);
+    }
+    Ok(())
 }
 
 fn tunnel(quick: bool, json: Option<&Path>) -> Result<()> {
@@ -37,12 +62,7 @@ fn tunnel(quick: bool, json: Option<&Path>) -> Result<()> {
     let programs = target().join("release");
     let mut bench = Command::new(programs.join("bench-tunnel"));
     bench.env("MCP_TESTKIT_BIN_DIR", &programs);
-    if quick {
-        bench.arg("--quick");
-    }
-    if let Some(file) = json {
-        bench.arg("--json").arg(file);
-    }
+    told(&mut bench, quick, json)?;
     step("one server direct, through us, through others", &mut bench)
 }
 

@@ -1,14 +1,6 @@
-//! The console of sessions on SQLite, in one process with its clients: medians of one run.
-//!
-//! Every acknowledged write is on the disk (`synchronous = FULL`); the file is below the
-//! folder that `BENCH_FOLDER` names, else below the temporary one.
-#![expect(clippy::print_stdout, reason = "a program that prints a table")]
+//! The console in one process with its clients and workers, without a network.
 
-use std::env;
 use std::fs;
-use std::net::IpAddr;
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -16,69 +8,48 @@ use axum::Router;
 use axum::body::{Body, BodyDataStream};
 use futures_util::StreamExt as _;
 use http::Request;
-use http::request::Parts;
 use http_body_util::BodyExt as _;
 use managed_agents_api::WorkSecret;
-use managed_agents_api::serve::{ApiError, Authenticate, Permissions, Principal};
-use managed_agents_server::store::{SqliteConfig, SqliteStore};
-use managed_agents_server::{Config, Server};
-use mcp_tunnel_auth::MasterKey;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
+
+use crate::report::Report;
 
 /// Clients and workers at once.
 const AT_ONCE: usize = 8;
-const ROUNDS: usize = 200;
-const SESSIONS: usize = 64;
 const CALLS: usize = 10;
-const IDLE: usize = 1000;
 
-fn main() -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    println!("load {}", load.trim());
-    runtime.block_on(measure())
+/// How much is done.
+#[derive(Clone, Copy)]
+struct Size {
+    rounds: usize,
+    sessions: usize,
+    idle: usize,
 }
 
-async fn measure() -> Result<()> {
-    let folder = env::var_os("BENCH_FOLDER").map_or_else(env::temp_dir, PathBuf::from);
-    let folder = folder.join(format!("bench-sessions-{}", std::process::id()));
-    fs::create_dir_all(&folder)?;
-    let store = SqliteStore::open(&SqliteConfig::new(folder.join("sessions.db"))).await?;
-    let store = Arc::new(store);
-    let (sessions, library) = (Arc::clone(&store), store);
-    let config = Config::new(MasterKey::from_bytes([7; 32]));
-    let server = Server::new(sessions, library, config, Arc::new(Anybody));
-    let stop = CancellationToken::new();
-    let mut running = JoinSet::new();
-    let (driven, stopped) = (server.clone(), stop.clone());
-    running.spawn(async move { driven.run(stopped).await });
-    let console = Console::new(server.router()).await?;
-    polls(&console).await?;
-    wake_ups(&console).await?;
-    first_calls(&console).await?;
-    beats(&console).await?;
-    turns(&console).await?;
-    idle(&console).await?;
-    stop.cancel();
-    running.join_next().await;
-    fs::remove_dir_all(folder)?;
-    Ok(())
-}
-
-struct Anybody;
-
-#[async_trait::async_trait]
-impl Authenticate for Anybody {
-    async fn authenticate(&self, _: &Parts, _: Option<IpAddr>) -> Result<Principal, ApiError> {
-        Ok(Principal::new("bench", "wrkspc_bench", Permissions::all()))
-    }
+/// Measures everything that the console does by itself.
+pub(crate) async fn measure(report: &mut Report, router: Router, quick: bool) -> Result<()> {
+    let size = match quick {
+        true => Size {
+            rounds: 20,
+            sessions: 8,
+            idle: 100,
+        },
+        false => Size {
+            rounds: 200,
+            sessions: 64,
+            idle: 1000,
+        },
+    };
+    let console = Console::new(router).await?;
+    polls(report, &console, size).await?;
+    wake_ups(report, &console, size).await?;
+    first_calls(report, &console, size).await?;
+    beats(report, &console, size).await?;
+    turns(report, &console, size).await?;
+    idle(report, &console, size).await
 }
 
 /// The router, and what every measurement needs.
@@ -210,7 +181,7 @@ fn id(body: &Value) -> Result<String> {
 }
 
 /// Polls of an empty queue that do not wait.
-async fn polls(console: &Console) -> Result<()> {
+async fn polls(report: &mut Report, console: &Console, size: Size) -> Result<()> {
     let path = format!("/v1/environments/{}/work/poll", console.environment);
     let one = async |console: &Console| {
         console
@@ -218,13 +189,13 @@ async fn polls(console: &Console) -> Result<()> {
             .await?;
         Ok(())
     };
-    rate("empty polls", console, one).await
+    rate(report, "empty polls, 8 at once", console, size, one).await
 }
 
 /// From the request for a session to the end of a poll that waited for it.
-async fn wake_ups(console: &Console) -> Result<()> {
+async fn wake_ups(report: &mut Report, console: &Console, size: Size) -> Result<()> {
     let mut times = Vec::new();
-    for _ in 0..ROUNDS / 4 {
+    for _ in 0..size.rounds / 4 {
         let made = async {
             tokio::time::sleep(Duration::from_millis(10)).await;
             let at = Instant::now();
@@ -239,14 +210,14 @@ async fn wake_ups(console: &Console) -> Result<()> {
         times.push(polled.0 - made.0);
         console.stop(&polled.1).await?;
     }
-    median("session made to item acknowledged", times);
+    report.times("session made to item acknowledged", times);
     Ok(())
 }
 
 /// From a message to its first tool call on a stream that is open.
-async fn first_calls(console: &Console) -> Result<()> {
+async fn first_calls(report: &mut Report, console: &Console, size: Size) -> Result<()> {
     let mut times = Vec::new();
-    for _ in 0..ROUNDS / 4 {
+    for _ in 0..size.rounds / 4 {
         let session = console.session().await?;
         let held = console.hold().await?.context("the session")?;
         let mut stream = console.stream(&session).await?;
@@ -263,12 +234,12 @@ async fn first_calls(console: &Console) -> Result<()> {
         console.post(&path, Value::Null).await?;
         drop(held);
     }
-    median("message to tool call on a stream", times);
+    report.times("message to tool call on a stream", times);
     Ok(())
 }
 
 /// Heartbeats, each of an item of its own.
-async fn beats(console: &Console) -> Result<()> {
+async fn beats(report: &mut Report, console: &Console, size: Size) -> Result<()> {
     let session = console.session().await?;
     let held = console.hold().await?.context("the session")?;
     anyhow::ensure!(held.session == session, "the item of another session");
@@ -279,15 +250,15 @@ async fn beats(console: &Console) -> Result<()> {
             .await?;
         Ok(())
     };
-    rate("heartbeats", console, one).await?;
+    rate(report, "heartbeats, 8 at once", console, size, one).await?;
     console.stop(&held).await
 }
 
 /// Whole sessions: every event is decided, appended, streamed to nobody and answered.
-async fn turns(console: &Console) -> Result<()> {
+async fn turns(report: &mut Report, console: &Console, size: Size) -> Result<()> {
     let at = Instant::now();
     let mut workers = JoinSet::new();
-    for _ in 0..SESSIONS {
+    for _ in 0..size.sessions {
         let session = console.session().await?;
         console.ask(&session, CALLS).await?;
     }
@@ -308,12 +279,10 @@ async fn turns(console: &Console) -> Result<()> {
     }
     // The last polls found nothing, for as long as they waited.
     let took = at.elapsed().saturating_sub(Duration::from_millis(999));
-    let calls = SESSIONS * CALLS;
-    println!(
-        "{SESSIONS} sessions, {CALLS} calls each, {AT_ONCE} workers: {:.0} events/s, {:.0} calls/s",
-        per_second(events, took),
-        per_second(calls, took)
-    );
+    let (sessions, calls) = (size.sessions, size.sessions * CALLS);
+    let what = format!("{sessions} sessions, {CALLS} calls each, {AT_ONCE} workers");
+    report.figure(&what, per_second(events, took), "events per second");
+    report.figure(&what, per_second(calls, took), "calls per second");
     Ok(())
 }
 
@@ -346,50 +315,39 @@ async fn serve(console: &Console, held: &Held) -> Result<usize> {
 }
 
 /// What a session that does nothing takes, with a stream of its client open.
-async fn idle(console: &Console) -> Result<()> {
+async fn idle(report: &mut Report, console: &Console, size: Size) -> Result<()> {
     let before = resident()?;
     let mut streams = Vec::new();
-    for _ in 0..IDLE {
+    for _ in 0..size.idle {
         let session = console.session().await?;
         streams.push(console.stream(&session).await?);
     }
     let grown = resident()?.saturating_sub(before);
-    println!(
-        "{IDLE} idle sessions with a stream each: {} KiB each",
-        grown / 1024 / IDLE
-    );
+    let what = format!("{} idle sessions with a stream each", size.idle);
+    #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+    report.figure(&what, (grown / 1024 / size.idle) as f64, "KiB each");
     Ok(())
 }
 
 /// How often `one` is done in a second by so many at once.
 async fn rate(
+    report: &mut Report,
     what: &str,
     console: &Console,
+    size: Size,
     one: impl AsyncFn(&Console) -> Result<()>,
 ) -> Result<()> {
     let at = Instant::now();
     let client = async || {
-        for _ in 0..ROUNDS {
+        for _ in 0..size.rounds {
             one(console).await?;
         }
         anyhow::Ok(())
     };
     futures_util::future::try_join_all((0..AT_ONCE).map(|_| client())).await?;
-    let done = per_second(AT_ONCE * ROUNDS, at.elapsed());
-    println!("{what}: {done:.0}/s, {AT_ONCE} at once");
+    let done = per_second(AT_ONCE * size.rounds, at.elapsed());
+    report.figure(what, done, "per second");
     Ok(())
-}
-
-fn median(what: &str, mut times: Vec<Duration>) {
-    times.sort_unstable();
-    let at = |part: usize| {
-        times
-            .get(times.len() * part / 100)
-            .copied()
-            .unwrap_or_default()
-    };
-    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
-    println!("{what}: {:.1} ms, p90 {:.1} ms", ms(at(50)), ms(at(90)));
 }
 
 #[expect(clippy::cast_precision_loss, reason = "small numbers")]
