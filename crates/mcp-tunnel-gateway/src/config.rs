@@ -74,7 +74,8 @@ fn key(args: &Args, token: &TunnelToken) -> Result<GatewayKey> {
         );
         return Ok(identity::ephemeral()?);
     };
-    Ok(identity::load_or_create(&state, token.tunnel_id)?)
+    let key = identity::load_or_create(&state, token.tunnel_id);
+    key.context("the gateway's own key, which is kept where --state-dir says")
 }
 
 /// Where systemd says, or where a user's programs keep what must outlive them.
