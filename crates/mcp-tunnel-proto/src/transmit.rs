@@ -55,6 +55,11 @@ impl Transmit {
         }
     }
 
+    /// From now on no further frame is taken once `limit` bytes wait.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = limit.max(1);
+    }
+
     /// Whether it should be written before more frames are added.
     #[must_use]
     pub const fn is_full(&self) -> bool {

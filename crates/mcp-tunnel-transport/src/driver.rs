@@ -38,6 +38,8 @@ pub struct LinkDriver<IO> {
     shared: Arc<Shared>,
     inbox: Inbox,
     outbox: Outbox,
+    /// The session has more to say than is in `outbox`.
+    owed: bool,
     timer: Timer,
     write_stall: Duration,
     close_timeout: Duration,
@@ -88,6 +90,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> LinkDriver<IO> {
             shared: Arc::clone(&shared),
             inbox: Inbox::new(input, now()),
             outbox,
+            owed: false,
             timer: Timer::default(),
             write_stall: config.write_stall(),
             close_timeout: config.close_timeout(),
@@ -307,8 +310,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> LinkDriver<IO> {
             }
             state.connection.handle_timeout(now);
             state.take_events(&mut self.wakes);
-            state.gather(now, &mut self.outbox.transmit);
-            if state.share_memory() {
+            // What is behind the scheduler waits in line: nothing follows before the connection has taken it, but for
+            // the last word.
+            let speaks = self.outbox.is_clear() || state.closed.is_some();
+            self.owed |= !speaks;
+            if speaks {
+                state.gather(now, &mut self.outbox.transmit);
+            }
+            if state.share_memory() && speaks {
                 state.gather(now, &mut self.outbox.transmit);
             }
             state.take_events(&mut self.wakes);
@@ -328,18 +337,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> LinkDriver<IO> {
     fn put_output(&mut self, cx: &mut Context<'_>, now: Instant) -> io::Result<()> {
         loop {
             // A batch that was not full was all there was: what came since has woken the driver.
-            let more = self.outbox.transmit.is_full();
-            match self.outbox.poll_write(&mut self.io, cx, now) {
-                Poll::Ready(written) => written?,
+            self.owed |= self.outbox.transmit.is_full();
+            match self.outbox.poll_drain(&mut self.io, cx, now) {
+                Poll::Ready(drained) => drained?,
                 Poll::Pending => return Ok(()),
             }
-            if !more || !self.refill(now) {
-                break;
+            if !std::mem::take(&mut self.owed) || !self.refill(now) {
+                return Ok(());
             }
-        }
-        match self.outbox.poll_flush(&mut self.io, cx, now) {
-            Poll::Ready(flushed) => flushed,
-            Poll::Pending => Ok(()),
         }
     }
 

@@ -1,7 +1,8 @@
 //! What was read and is not yet part of the session.
 
 use std::{
-    io, mem,
+    io,
+    mem::{self, MaybeUninit},
     pin::Pin,
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -9,7 +10,7 @@ use std::{
 
 use bytes::BytesMut;
 use mcp_tunnel_proto::{HEADER, QUANTUM};
-use tokio::io::AsyncRead;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
 use crate::config::READ_BUFFER;
@@ -22,6 +23,9 @@ const PART: usize = QUANTUM + HEADER;
 
 /// A link on which nothing comes for this long gives its read buffers back.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// What comes at once on a link that carries nothing but pings, at most.
+const PINGS: usize = 256;
 
 /// Bytes read ahead of the session, and the memory for them.
 ///
@@ -37,6 +41,8 @@ pub(crate) struct Inbox {
     room: usize,
     /// When a read last brought something.
     filled: Instant,
+    /// Memory was given back, and nothing but pings has come since.
+    resting: bool,
 }
 
 /// How a read went.
@@ -53,11 +59,13 @@ pub(crate) enum Taken {
 impl Inbox {
     /// An inbox that `bytes` were read into already.
     pub(crate) fn new(bytes: BytesMut, now: Instant) -> Self {
+        let resting = bytes.is_empty();
         Self {
-            bytes,
+            bytes: if resting { BytesMut::new() } else { bytes },
             spare: BytesMut::new(),
             room: SMALL_READ,
             filled: now,
+            resting,
         }
     }
 
@@ -72,6 +80,9 @@ impl Inbox {
         cx: &mut Context<'_>,
         now: Instant,
     ) -> io::Result<Taken> {
+        if self.resting {
+            return self.take_at_rest(io, cx, now);
+        }
         // What the session has left is part of one frame.
         let full = self.bytes.len().saturating_add(self.room);
         self.make_room(self.room);
@@ -96,11 +107,36 @@ impl Inbox {
         Ok(Taken::Some)
     }
 
+    /// Reads by way of the stack and copies: a ping costs a link that rests no buffer.
+    fn take_at_rest<IO: AsyncRead + Unpin>(
+        &mut self,
+        io: &mut IO,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> io::Result<Taken> {
+        let mut place = [MaybeUninit::uninit(); SMALL_READ];
+        let mut read = ReadBuf::uninit(&mut place);
+        match Pin::new(io).poll_read(cx, &mut read) {
+            Poll::Ready(Ok(())) if read.filled().is_empty() => return Ok(Taken::End),
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Ok(Taken::End);
+            }
+            Poll::Ready(Err(error)) => return Err(error),
+            Poll::Pending => return Ok(Taken::All),
+        }
+        self.bytes.extend_from_slice(read.filled());
+        self.filled = now;
+        self.resting = read.filled().len() <= PINGS;
+        Ok(Taken::Some)
+    }
+
     /// Gives all memory back.
     pub(crate) fn release(&mut self) {
         self.bytes = BytesMut::new();
         self.spare = BytesMut::new();
         self.room = SMALL_READ;
+        self.resting = true;
     }
 
     /// Makes room behind what is there, if it can in memory that is there too.
@@ -162,8 +198,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_pause_gives_memory_back() {
         let (mut near, mut far) = tokio::io::duplex(1024);
-        let mut inbox = Inbox::new(BytesMut::new(), now());
-        near.write_all(b"hello").await.unwrap();
+        let mut inbox = Inbox::new(BytesMut::from(&b"hel"[..]), now());
+        near.write_all(b"lo").await.unwrap();
         assert_eq!(read(&mut inbox, &mut far).await, Taken::All);
         inbox.bytes.clear();
         assert_eq!(read(&mut inbox, &mut far).await, Taken::All);
@@ -171,5 +207,22 @@ mod tests {
         tokio::time::advance(2 * PAUSE).await;
         assert_eq!(read(&mut inbox, &mut far).await, Taken::All);
         assert_eq!(inbox.bytes.capacity(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pings_cost_a_link_that_rests_no_buffer() {
+        let (mut near, mut far) = tokio::io::duplex(64 * 1024);
+        let mut inbox = Inbox::new(BytesMut::new(), now());
+        for _ in 0..3 {
+            near.write_all(&[7; 16]).await.unwrap();
+            assert_eq!(read(&mut inbox, &mut far).await, Taken::Some);
+            assert_eq!(read(&mut inbox, &mut far).await, Taken::All);
+            assert_eq!(inbox.bytes.split().len(), 16);
+            assert!(inbox.bytes.capacity() < PINGS);
+        }
+        near.write_all(&[7; 1000]).await.unwrap();
+        while read(&mut inbox, &mut far).await == Taken::Some {}
+        assert_eq!(inbox.bytes.len(), 1000);
+        assert!(inbox.bytes.capacity() >= SMALL_READ);
     }
 }
