@@ -3,7 +3,7 @@
 //! Everything goes to `target/tools/`, pinned by the manifests of `xtask/tools/`. Each part leaves
 //! a stamp with the manifests it was made from, so that a second run does nothing.
 
-use crate::shell::tools;
+use crate::{ci::OLDEST, shell::tools};
 use anyhow::{Context, Result, bail, ensure};
 use std::{
     env, fs,
@@ -47,7 +47,9 @@ pub(crate) fn run_for_long() -> Result<()> {
     part("user-mode Linux", || {
         debian("user-mode-linux", "/usr/bin/linux")
     })?;
-    part("docker", || debian("docker.io", "/usr/sbin/dockerd"))
+    part("docker", || debian("docker.io", "/usr/sbin/dockerd"))?;
+    part("oldest compiler", || toolchain(OLDEST, &[]))?;
+    part("miri", || toolchain("nightly", &["miri", "rust-src"]))
 }
 
 /// What a part did.
@@ -86,6 +88,38 @@ fn rust_target(target: &str) -> Result<Outcome> {
     }
     output(Command::new("rustup").args(["target", "add", target]))?;
     Ok(Outcome::Installed)
+}
+
+/// A compiler beside the usual one. What cannot be had here is named again by the step that is left out for it.
+fn toolchain(name: &str, components: &[&str]) -> Result<Outcome> {
+    if !on_path("rustup") {
+        return Ok(Outcome::Without("no rustup".to_owned()));
+    }
+    let run = |args: &[&str]| output(Command::new("rustup").args(args));
+    let rustc = run(&["run", name, "rustc", "--version"]);
+    let installed = rustc.is_ok()
+        && components.iter().all(|component| {
+            let listed = run(&["component", "list", "--installed", "--toolchain", name]);
+            listed.is_ok_and(|listed| listed.lines().any(|line| line.starts_with(component)))
+        });
+    if installed {
+        return Ok(Outcome::Present);
+    }
+    let mut install = vec![
+        "toolchain",
+        "install",
+        name,
+        "--profile",
+        "minimal",
+        "--no-self-update",
+    ];
+    for component in components {
+        install.extend(["--component", component]);
+    }
+    Ok(match run(&install) {
+        Ok(_) => Outcome::Installed,
+        Err(error) => Outcome::Without(format!("{error:#}")),
+    })
 }
 
 fn npm(name: &str) -> Result<Outcome> {
