@@ -342,6 +342,16 @@ impl Cloud {
         self.wait_active(tunnel).await
     }
 
+    /// Waits until it has found a link without its connection. A call that comes before that is begun on the link, and kept
+    /// with it for a minute.
+    ///
+    /// # Errors
+    /// It does not notice.
+    pub async fn wait_lost(&self) -> Result<()> {
+        let lost = |line: &str| line.contains("kept for its gateway");
+        self.process.line(SOON, lost).await.map(drop)
+    }
+
     /// Waits until a gateway of the tunnel is active with a live link.
     ///
     /// # Errors

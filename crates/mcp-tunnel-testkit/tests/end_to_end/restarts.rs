@@ -76,8 +76,7 @@ async fn a_check_beside_a_gateway_ends_no_call() -> Result<()> {
     let gateway = world.gateway.process();
     gateway.signal(Signal::STOP)?;
     world.relay.cut();
-    let kept = |line: &str| line.contains("kept for its gateway");
-    world.cloud.process().line(SOON, kept).await?;
+    world.cloud.wait_lost().await?;
     let checked = world.gateway.check().await;
     gateway.signal(Signal::CONT)?;
     checked?;

@@ -72,8 +72,7 @@ impl Cuttable {
         self.relay.set(Mood::Cutting);
         let gateway = |line: &str| line.contains("link lost, resuming");
         self.gateway.process().line(SOON, gateway).await?;
-        let edge = |line: &str| line.contains("kept for its gateway");
-        self.cloud.process().line(SOON, edge).await.map(drop)
+        self.cloud.wait_lost().await
     }
 
     /// How often the gateway has said that its link goes on.
