@@ -1,23 +1,18 @@
-//! The audit of agents, environments, their keys and skills: how it is read and forgotten.
+//! The audit of agents, environments, their keys and skills: how it is read.
 //!
 //! Its rows are written by the store, in the transaction of the change itself.
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use jiff::Timestamp;
 use managed_agents_api::serve::{ApiError, PageParams, Permission};
 use managed_agents_api::{AuditEntry, Page};
 use mcp_tunnel_auth::{EnvironmentId, encode_id};
-use tokio::time::{MissedTickBehavior, interval};
-use tracing::warn;
 
-use crate::environment;
-use crate::failure::{answer, chain};
+use crate::failure::answer;
 use crate::hooks::{Caller, Route, Takes};
 use crate::pages::{listing, page};
 use crate::shared::Shared;
@@ -26,20 +21,6 @@ use crate::store::AuditRecord;
 pub(crate) fn routes() -> Vec<Route> {
     let read = Takes::api(Permission::AuditRead);
     vec![Route::get("/v1/audit/sessions", read, list)]
-}
-
-/// Forgets what is too old, for ever.
-pub(crate) async fn forget_old(shared: &Shared) {
-    let mut tick = interval(FORGET_EVERY);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tick.tick().await;
-        let before = environment::now().saturating_sub(shared.config.audit_kept);
-        let before = before.unwrap_or(Timestamp::MIN);
-        if let Err(error) = shared.store.forget_audit(before).await {
-            warn!(error = chain(&error), "old audit rows were not forgotten");
-        }
-    }
 }
 
 async fn list(
@@ -94,5 +75,3 @@ impl fmt::Display for AuditId {
 }
 
 const PREFIX: &str = "audit";
-
-const FORGET_EVERY: Duration = Duration::from_secs(3600);

@@ -21,6 +21,7 @@ pub struct Config {
     pub(crate) skills_most: u32,
     pub(crate) skill_versions_most: u32,
     pub(crate) audit_kept: SignedDuration,
+    pub(crate) ended_kept: SignedDuration,
     pub(crate) lease: SignedDuration,
     pub(crate) loops: Loops,
 }
@@ -42,6 +43,7 @@ impl Config {
             skills_most: 1000,
             skill_versions_most: 100,
             audit_kept: SignedDuration::from_hours(400 * 24),
+            ended_kept: SignedDuration::from_hours(7 * 24),
             lease: SignedDuration::from_secs(90),
             loops: Loops::default(),
         }
@@ -58,6 +60,15 @@ impl Config {
     #[must_use]
     pub const fn with_audit_kept(mut self, kept: SignedDuration) -> Self {
         self.audit_kept = kept;
+        self
+    }
+
+    /// How long an item is kept that ended, once its session is over or has another one, and what is
+    /// left of a deleted session: that it was there. Default 7 days. Sessions that are archived are kept, and
+    /// what was said in a deleted one goes within seconds.
+    #[must_use]
+    pub const fn with_ended_kept(mut self, kept: SignedDuration) -> Self {
+        self.ended_kept = kept;
         self
     }
 

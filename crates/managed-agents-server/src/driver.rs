@@ -27,7 +27,7 @@ use crate::environment;
 use crate::failure::chain;
 use crate::history::{History, agent_of, status_of, written};
 use crate::shared::Shared;
-use crate::store::{Acting, Append, Authority, SessionRecord, StoreError, Topic, Writer};
+use crate::store::{Acting, Append, Authority, Refusal, SessionRecord, StoreError, Topic, Writer};
 
 /// Drives every session that is due and ends leases that ran out, until `stop`. What a turn
 /// was doing then is done again after the next start.
@@ -145,13 +145,18 @@ async fn step(
         step = thought => step,
         () = interrupted(shared, session, history.position) => return Err(StoreError::Moved),
     };
-    match step {
-        Step::Append(append) => appended(shared, &record, history, append).await,
-        _ => {
-            shared.store.rest(session, history.position, None).await?;
-            Ok(Went::ToRest)
+    let position = history.position;
+    if let Step::Append(append) = step {
+        match appended(shared, &record, history, append).await {
+            // What has no room now will have none later: it is due no more.
+            Err(StoreError::Refused(refusal @ Refusal::TooManyEvents { .. })) => {
+                warn!(%refusal, "the session goes no further");
+            }
+            went => return went,
         }
     }
+    shared.store.rest(session, position, None).await?;
+    Ok(Went::ToRest)
 }
 
 /// Writes a step down, in one transaction.

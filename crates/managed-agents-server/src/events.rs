@@ -21,7 +21,7 @@ use crate::shared::Shared;
 use crate::store::{EventCursor, EventListing, EventRecord, Listed, TimeSpan};
 
 pub(crate) use send::first_events;
-pub(crate) use stream::{Streams, open};
+pub(crate) use stream::{Streams, Watcher, open};
 
 pub(crate) fn routes() -> Vec<Route> {
     let read = Takes::api(Permission::SessionsRead).or_key().or_item();

@@ -143,7 +143,7 @@ impl Takes {
 
     /// # Errors
     /// 403, naming what is taken.
-    fn require(self, admitted: &Admitted) -> Result<(), ApiError> {
+    pub(crate) fn require(self, admitted: &Admitted) -> Result<(), ApiError> {
         let (taken, presented) = match (&admitted.caller.authority, self.api) {
             (Authority::Operator { .. }, Some(permission)) => {
                 return admitted

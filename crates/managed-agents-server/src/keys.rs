@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use http::StatusCode;
 use http::request::Parts;
 use managed_agents_api::serve::{self, ApiError, Permissions};
 use mcp_tunnel_auth::{
@@ -11,7 +12,7 @@ use secrecy::ExposeSecret as _;
 use tracing::error;
 
 use crate::failure::{answer, chain};
-use crate::hooks::Caller;
+use crate::hooks::{Caller, Takes};
 use crate::shared::Shared;
 use crate::store::Authority;
 
@@ -39,6 +40,26 @@ pub(crate) async fn authenticate(
         }
         Some((text, Some(CredentialKind::ItemToken))) => item_token(shared, text, address).await,
         _ => principal(shared, head, address).await,
+    }
+}
+
+/// Whether whoever presented `head` may still do what `takes` says, as the same caller. Where that
+/// cannot be said now, they may: the next look says it.
+pub(crate) async fn still_admits(
+    shared: &Shared,
+    head: &Parts,
+    caller: &Caller,
+    takes: Takes,
+) -> bool {
+    match authenticate(shared, head, caller.address).await {
+        Ok(admitted) => {
+            admitted.caller.workspace == caller.workspace
+                && admitted.caller.authority == caller.authority
+                && takes.require(&admitted).is_ok()
+        }
+        Err(error) => {
+            error.status().is_server_error() || error.status() == StatusCode::TOO_MANY_REQUESTS
+        }
     }
 }
 

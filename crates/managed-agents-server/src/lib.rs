@@ -85,6 +85,7 @@ mod keys;
 mod limits;
 mod metadata;
 mod pages;
+mod retention;
 mod sessions;
 mod shared;
 mod skills;
@@ -143,8 +144,8 @@ impl Server {
         }
     }
 
-    /// Lets agents think and ends what workers let lapse, until `stop`: without it sessions
-    /// take messages, and nothing follows. One process of several that share a store
+    /// Lets agents think, ends what workers let lapse and forgets what is over, until `stop`: without it
+    /// sessions take messages, and nothing follows. One process of several that share a store
     /// suffices; more share the work. Then what waits and what streams ends, so that whoever
     /// serves the router can close its connections in good order.
     ///
@@ -153,7 +154,7 @@ impl Server {
     pub async fn run(&self, stop: CancellationToken) {
         tokio::select! {
             () = driver::run(Arc::clone(&self.shared), stop) => {}
-            () = audit::forget_old(&self.shared) => {}
+            () = retention::run(&self.shared) => {}
         }
         self.shared.closing.cancel();
     }

@@ -25,7 +25,7 @@ use crate::metadata;
 use crate::shared::Shared;
 use crate::store::{SessionChange, SessionListing, SessionStatus};
 
-pub(crate) use shown::shown;
+pub(crate) use shown::{shown, stats, usage};
 
 pub(crate) fn routes() -> Vec<Route> {
     let read = Takes::api(Permission::SessionsRead);

@@ -38,6 +38,6 @@ pub use sessions::{
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteConfig, SqliteStore};
 pub use work::{
-    ATTEMPTS_MOST, Acting, Beaten, Claim, Expected, ItemHome, ItemPath, Polled, QueueStats,
-    StopOrder, WorkRecord, WorkState, WorkStore, back_off,
+    ATTEMPTS_MOST, Acting, Beaten, Claim, Expected, ItemHome, ItemPath, LAST_LOOK, Polled,
+    QueueStats, StopOrder, WorkRecord, WorkState, WorkStore, back_off,
 };

@@ -5,14 +5,17 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
+use http::request::Parts;
 use managed_agents_api::serve::{ApiError, Params, Permission};
-use managed_agents_api::{Event, EventFilter, Page, SessionStats, SessionUsage, Thread};
+use managed_agents_api::{Event, EventFilter, Page, Thread};
 use mcp_tunnel_auth::{SessionId, ThreadId};
 
-use crate::events;
+use crate::environment;
+use crate::events::{self, Watcher};
 use crate::failure::answer;
 use crate::history::agent_of;
 use crate::hooks::{Caller, Id, Ids, Route, Takes, not_found};
+use crate::sessions::{stats, usage};
 use crate::shared::Shared;
 use crate::store::SessionRecord;
 
@@ -77,9 +80,10 @@ async fn stream(
     State(shared): State<Arc<Shared>>,
     caller: Caller,
     Ids(session, thread): Ids<SessionId, ThreadId>,
+    head: Parts,
 ) -> Result<Response, ApiError> {
     find(&shared, &caller, session, thread).await?;
-    events::open(shared, caller.acting(), session).await
+    events::open(shared, Watcher { caller, head }, session).await
 }
 
 async fn archive(
@@ -107,14 +111,15 @@ async fn find(
 }
 
 fn shown(record: &SessionRecord) -> Result<Thread, ApiError> {
+    let now = environment::now();
     Ok(Thread {
         id: record.thread.to_string(),
         session_id: record.id.to_string(),
         agent: agent_of(record).map_err(answer::<SessionId>)?,
         status: record.status.as_str().into(),
         parent_thread_id: None,
-        stats: SessionStats::default(),
-        usage: SessionUsage::default(),
+        stats: stats(record, now),
+        usage: usage(record, now).map_err(answer::<SessionId>)?,
         created_at: record.created_at,
         updated_at: record.updated_at,
         archived_at: record.archived_at,

@@ -95,6 +95,13 @@ pub(crate) struct ServeArgs {
     /// Limit the requests of a workspace as the vendor does: 300 changes and 1200 reads a minute
     #[arg(long)]
     pub(crate) rate_limits: bool,
+    /// How long a worker holds a session after each sign of life, in seconds: the work of one that died goes on that much
+    /// later
+    #[arg(long, value_name = "SECONDS", default_value_t = 90, value_parser = clap::value_parser!(u32).range(5..=300))]
+    pub(crate) lease: u32,
+    /// How many days ended work items, and the names of deleted sessions, are kept
+    #[arg(long, value_name = "DAYS", default_value_t = 7)]
+    pub(crate) keep_ended: u32,
     /// File of the master key, instead of DIR/master.key; further lines are older keys
     #[arg(long, value_name = "FILE")]
     pub(crate) master_key_file: Option<PathBuf>,

@@ -16,7 +16,9 @@ use crate::failure::answer;
 use crate::history::{History, status_of};
 use crate::hooks::{Caller, Id};
 use crate::shared::Shared;
-use crate::store::{Append, Authority, NewEvent, Refusal, SessionStatus, StoreError, Writer};
+use crate::store::{
+    Append, Authority, Denial, NewEvent, Refusal, SessionStatus, StoreError, Writer,
+};
 
 /// Appends what was sent, decided at one position of the history; where the history has
 /// gone on meanwhile, decides again.
@@ -173,7 +175,11 @@ async fn try_append(
     let mut acting = caller.acting();
     let record = shared.store.session(&acting, session).await?;
     if record.status == SessionStatus::Terminated {
-        return Err(Failure::Store(Refusal::SessionEnded.into()));
+        // The token of its item may still read, and nothing else.
+        return Err(Failure::Store(match acting.authority {
+            Authority::Item { .. } => Denial::ClaimOver.into(),
+            _ => Refusal::SessionEnded.into(),
+        }));
     }
     let history = History::read(shared, &record).await?;
     acting.now = history.not_before(acting.now);

@@ -13,52 +13,73 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use managed_agents_api::serve::ApiError;
+use http::request::Parts;
+use managed_agents_api::serve::{ApiError, Permission};
 use managed_agents_api::{ErrorType, EventType, sse};
 use mcp_tunnel_auth::SessionId;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
-use crate::environment;
 use crate::failure::{answer, chain};
 use crate::history::event_of;
-use crate::hooks::{Caller, Id};
+use crate::hooks::{Caller, Id, Takes};
+use crate::keys;
 use crate::shared::Shared;
-use crate::store::{Acting, Denial, StoreError, Topic};
+use crate::store::{Authority, Denial, SessionStatus, StoreError, Topic};
 
 pub(super) async fn stream(
     State(shared): State<Arc<Shared>>,
     caller: Caller,
     Id(session): Id<SessionId>,
+    head: Parts,
 ) -> Result<Response, ApiError> {
-    open(shared, caller.acting(), session).await
+    open(shared, Watcher { caller, head }, session).await
 }
 
-/// Begins with what happens after this; its head is sent at once.
+/// Whoever watches, with what they asked by: a stream lives no longer than their credential.
+pub(crate) struct Watcher {
+    pub(crate) caller: Caller,
+    pub(crate) head: Parts,
+}
+
+impl Watcher {
+    fn is_operator(&self) -> bool {
+        matches!(self.caller.authority, Authority::Operator { .. })
+    }
+}
+
+/// Begins with what happens after this; its head is sent at once. A worker that comes back to a
+/// session that is over meanwhile is told so.
 pub(crate) async fn open(
     shared: Arc<Shared>,
-    acting: Acting,
+    watcher: Watcher,
     session: SessionId,
 ) -> Result<Response, ApiError> {
     let slot = Streams::enter(&shared, session)?;
     // Subscribed before the position is read: nothing falls in between.
     let events = shared.store.changes().subscribe(Topic::Session(session));
-    let record = shared.store.session(&acting, session).await;
+    let record = shared
+        .store
+        .session(&watcher.caller.acting(), session)
+        .await;
     let record = record.map_err(answer::<SessionId>)?;
     let keys = shared
         .store
         .changes()
         .subscribe(Topic::Keys(record.environment));
+    // The last event of a session that is over says so.
+    let missed = record.status == SessionStatus::Terminated && !watcher.is_operator();
     let stream = Stream {
         shared,
-        acting,
+        watcher,
         session,
-        position: record.position,
+        position: record.position.saturating_sub(missed.into()),
         events,
         keys,
         ping: Instant::now() + PING_EVERY,
-        more: false,
+        look: Instant::now() + LOOK_EVERY,
+        more: missed,
         ended: false,
         _slot: slot,
     };
@@ -72,12 +93,14 @@ pub(crate) async fn open(
 
 struct Stream {
     shared: Arc<Shared>,
-    acting: Acting,
+    watcher: Watcher,
     session: SessionId,
     position: u64,
     events: watch::Receiver<u64>,
     keys: watch::Receiver<u64>,
     ping: Instant,
+    /// When an operator's credential is looked at again.
+    look: Instant,
     /// The store has more than the last page.
     more: bool,
     ended: bool,
@@ -89,8 +112,16 @@ impl Stream {
     /// or where the store cannot be read (clients open another one and list what they missed).
     async fn next(&mut self) -> Option<Bytes> {
         while !self.ended {
+            if self.watcher.is_operator() && Instant::now() >= self.look {
+                if !self.still_admits().await {
+                    debug!(session = %self.session, "a stream ends with its credential");
+                    return None;
+                }
+                self.look = Instant::now() + LOOK_EVERY;
+            }
             if !self.more {
                 tokio::select! {
+                    () = sleep_until(self.look), if self.watcher.is_operator() => continue,
                     _ = self.events.changed() => {}
                     _ = self.keys.changed() => {}
                     () = self.shared.closing.cancelled() => return None,
@@ -126,9 +157,10 @@ impl Stream {
             self.position = row.seq;
             let event = event_of(row)?;
             text.push_str(&sse::frame(&event));
-            // Of a deleted session nothing else can follow.
-            self.ended = *event.kind() == EventType::SessionDeleted;
-            if *event.kind() == EventType::SessionStatusTerminated {
+            // Of a deleted session nothing else can follow; of one that is over, nothing for a worker.
+            self.ended |= *event.kind() == EventType::SessionDeleted;
+            if *event.kind() == EventType::SessionStatusTerminated && !self.watcher.is_operator() {
+                self.ended = true;
                 over = Some(sse::frame(&event));
             }
         }
@@ -137,12 +169,18 @@ impl Stream {
             Err(StoreError::NotFound) if self.ended => {}
             // The claim ended with the session: its holder is told that, and nothing else.
             Err(StoreError::Denied(Denial::ClaimOver)) if over.is_some() => {
-                self.ended = true;
                 return Ok(over.map(Bytes::from));
             }
             Err(error) => return Err(error),
         }
         Ok((!text.is_empty()).then(|| text.into()))
+    }
+
+    /// An API key may be revoked, or lose its permission, without any event of this server.
+    async fn still_admits(&self) -> bool {
+        let takes = Takes::api(Permission::SessionsRead);
+        let Watcher { caller, head } = &self.watcher;
+        keys::still_admits(&self.shared, head, caller, takes).await
     }
 
     async fn judge(&self) -> bool {
@@ -151,8 +189,7 @@ impl Stream {
 
     /// Whether the credential still reaches the session.
     async fn judged(&self) -> Result<(), StoreError> {
-        let mut acting = self.acting.clone();
-        acting.now = environment::now();
+        let acting = self.watcher.caller.acting();
         self.shared
             .store
             .session(&acting, self.session)
@@ -212,6 +249,9 @@ impl Drop for Slot {
 
 /// A silent stream is cut by proxies, and by the vendor's SDKs after ten minutes.
 const PING_EVERY: Duration = Duration::from_secs(15);
+
+/// A stream outlives its API key by this at most; each look costs a query of whoever keeps the keys.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
 
 /// Bytes that are read for one stream at once: what a reader that stopped reading costs,
 /// beside one event that is larger.

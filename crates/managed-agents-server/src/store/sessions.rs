@@ -135,6 +135,15 @@ pub trait SessionStore: WorkStore + EnvironmentStore + AgentStore + AuditStore {
         bytes: u64,
     ) -> Result<Listed<EventRecord>, StoreError>;
 
+    /// Takes away at most about `most` rows of each kind that nobody needs any more, and says whether
+    /// there may be more: the events of a deleted session; stopped items that ended before `before`, of
+    /// sessions that are over, and of others all but the newest; what is left of sessions that were
+    /// deleted before `before`.
+    ///
+    /// # Errors
+    /// Only the store's own.
+    async fn forget_ended(&self, before: Timestamp, most: u32) -> Result<bool, StoreError>;
+
     /// Sessions whose loop has something to do at `now`, and when the next one has.
     ///
     /// # Errors
@@ -244,6 +253,12 @@ pub struct SessionRecord {
     pub attempts: u32,
     /// Whether an operator stopped its work.
     pub held: bool,
+    /// Milliseconds in turns until `active_since`.
+    pub active_ms: u64,
+    /// Since when it is in a turn.
+    pub active_since: Option<Timestamp>,
+    /// The JSON text of its newest `session.usage`.
+    pub usage: Option<String>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it last changed.

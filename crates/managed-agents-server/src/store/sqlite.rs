@@ -10,6 +10,7 @@ mod authority;
 mod environments;
 mod events;
 mod library;
+mod retention;
 mod row;
 mod sessions;
 mod work;

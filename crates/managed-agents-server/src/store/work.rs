@@ -336,6 +336,8 @@ pub struct WorkRecord {
     pub stopped_at: Option<Timestamp>,
     /// What was said when it ended.
     pub reason: Option<String>,
+    /// Whether it ended since its session did.
+    pub ended_with_session: bool,
 }
 
 /// What waits in a queue.
@@ -361,6 +363,10 @@ pub struct ItemHome {
     /// What it serves.
     pub session: SessionId,
 }
+
+/// How long the token of an item that ended with its session may still read that session: long
+/// enough for a worker whose stream broke to open another one, and to read in it that all is over.
+pub const LAST_LOOK: SignedDuration = SignedDuration::from_mins(2);
 
 /// Items that may end in a row while calls of their session wait for results, before no
 /// more is queued. With [`back_off`] the last one follows about two minutes after the first.

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -26,6 +27,8 @@ pub(crate) struct World {
     pub(crate) environment: String,
     /// The environment key.
     pub(crate) key: String,
+    /// Revokes the guest's key.
+    pub(crate) closed: Arc<AtomicBool>,
     router: Router,
     _driver: JoinSet<()>,
     _folder: Option<tempfile::TempDir>,
@@ -47,8 +50,11 @@ pub(crate) struct Held {
 
 pub(crate) const OPERATOR: &str = "home";
 pub(crate) const FOREIGNER: &str = "abroad";
+/// Somebody at home whose key may be revoked.
+pub(crate) const GUEST: &str = "guest";
 
-struct Users;
+/// Everybody is known by name; the guest only until the door is closed.
+struct Users(Arc<AtomicBool>);
 
 #[async_trait::async_trait]
 impl Authenticate for Users {
@@ -58,6 +64,11 @@ impl Authenticate for Users {
             user @ (OPERATOR | FOREIGNER) => Ok(Principal::new(
                 user,
                 format!("wrkspc_{user}"),
+                Permissions::all(),
+            )),
+            GUEST if !self.0.load(Ordering::Relaxed) => Ok(Principal::new(
+                GUEST,
+                format!("wrkspc_{OPERATOR}"),
                 Permissions::all(),
             )),
             _ => Err(ApiError::unauthenticated("who?")),
@@ -84,13 +95,16 @@ impl World {
         let store = Arc::new(SqliteStore::open(&file).await.expect("a store"));
         let config = change(Config::new(MasterKey::from_bytes([7; 32])));
         let library = Arc::clone(&store);
-        let server = Server::new(store, library, config, Arc::new(Users));
+        let closed = Arc::<AtomicBool>::default();
+        let users = Arc::new(Users(Arc::clone(&closed)));
+        let server = Server::new(store, library, config, users);
         let mut driver = JoinSet::new();
         let running = server.clone();
         driver.spawn(async move { running.run(CancellationToken::new()).await });
         Self {
             environment: String::new(),
             key: String::new(),
+            closed,
             router: server.router(),
             _driver: driver,
             _folder: None,
@@ -123,6 +137,17 @@ impl World {
         let session = self.session().await;
         self.send(&session, OPERATOR, message(calls)).await;
         session
+    }
+
+    /// The same, where each call must be confirmed first.
+    pub(crate) async fn asking(&self, calls: &Value) -> String {
+        let policy = json!({"permission_policy": {"type": "always_ask"}});
+        let body = json!({"name": "tester", "model": "scripted",
+            "tools": [{"type": "agent_toolset_20260401", "default_config": policy}]});
+        let agent = text(&self.post("/v1/agents", body).await.body, "id");
+        let body = json!({"agent": agent, "environment_id": self.environment,
+            "initial_events": [message(calls)]});
+        text(&self.post("/v1/sessions", body).await.body, "id")
     }
 
     pub(crate) async fn send(&self, session: &str, who: &str, event: Value) -> Answer {

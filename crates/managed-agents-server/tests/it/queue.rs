@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::common::{OPERATOR, World, bash, text};
+use crate::common::{OPERATOR, World, bash, result, text};
 
 #[tokio::test]
 async fn an_empty_poll_waits_and_answers_null() {
@@ -223,7 +223,7 @@ async fn a_worker_that_is_silent_loses_its_item() {
         .await;
     assert_eq!(late.status, 412, "{}", late.body);
     let late = world
-        .send(&session, &held.token, crate::common::result(&calls[0], "x"))
+        .send(&session, &held.token, result(&calls[0], "x"))
         .await;
     assert_eq!(late.status, 401, "{}", late.body);
     let late = world
@@ -276,4 +276,26 @@ async fn an_archived_environment_says_so_to_its_workers() {
         polled.body["error"]["details"]["error_code"],
         "environment_archived"
     );
+}
+
+#[tokio::test]
+async fn a_session_that_was_left_waiting_is_queued_when_the_confirmation_comes() {
+    let world = World::new().await;
+    let session = world.asking(&json!([bash("a")])).await;
+    let calls = world.calls(&session).await;
+    let held = world.held().await;
+    let stop = json!({"force": true});
+    let stopped = world.work(&held, "stop", &held.token, stop).await;
+    assert_eq!(stopped.body["state"], "stopped", "{}", stopped.body);
+    let stats = world.get(&world.queue("/stats")).await.body;
+    assert_eq!(stats["depth"], 0, "nobody can do anything: {stats}");
+    let allow =
+        json!({"type": "user.tool_confirmation", "tool_use_id": calls[0], "result": "allow"});
+    world.send(&session, OPERATOR, allow).await;
+    let next = world.held().await;
+    assert_eq!(next.session, session);
+    world
+        .send(&session, &next.token, result(&calls[0], "x"))
+        .await;
+    world.finished(&session).await;
 }

@@ -311,13 +311,7 @@ async fn a_model_that_nobody_thinks_for_ends_the_turn_and_says_so() {
 #[tokio::test]
 async fn a_call_that_must_be_confirmed_waits_for_it() {
     let world = World::new().await;
-    let policy = json!({"permission_policy": {"type": "always_ask"}});
-    let body = json!({"name": "tester", "model": "scripted",
-        "tools": [{"type": "agent_toolset_20260401", "default_config": policy}]});
-    let agent = text(&world.post("/v1/agents", body).await.body, "id");
-    let body = json!({"agent": agent, "environment_id": world.environment,
-        "initial_events": [crate::common::message(&json!([[bash("a"), bash("b")]]))]});
-    let session = text(&world.post("/v1/sessions", body).await.body, "id");
+    let session = world.asking(&json!([[bash("a"), bash("b")]])).await;
     let calls = world.calls(&session).await;
     assert_eq!(calls.len(), 2, "both of one turn");
     let confirm = |call: &str, answer: &str| json!({"type": "user.tool_confirmation", "tool_use_id": call, "result": answer});
@@ -357,4 +351,41 @@ async fn an_interrupt_ends_the_turn_and_late_results_are_refused() {
     let next = world.calls(&session).await;
     world.send(&session, OPERATOR, result(&next[0], "x")).await;
     world.finished(&session).await;
+}
+
+#[tokio::test]
+async fn a_session_says_how_long_it_was_busy_and_what_it_used() {
+    let world = World::new().await;
+    let session = world.calling(&json!([bash("a")])).await;
+    let calls = world.calls(&session).await;
+    world.send(&session, OPERATOR, result(&calls[0], "x")).await;
+    world.finished(&session).await;
+    let path = format!("/v1/sessions/{session}");
+    let shown = world.get(&path).await.body;
+    let seconds = |shown: &Value| {
+        shown["stats"]["duration_seconds"]
+            .as_f64()
+            .expect("seconds")
+    };
+    let active = shown["stats"]["active_seconds"].as_f64().expect("seconds");
+    assert!((0.0..=seconds(&shown)).contains(&active), "{shown}");
+    let usage = json!({"input_tokens": 0, "output_tokens": 0, "cache_read_input_tokens": 0,
+        "cache_creation": {"ephemeral_1h_input_tokens": 0, "ephemeral_5m_input_tokens": 0},
+        "active_seconds": active});
+    assert_eq!(
+        shown["usage"], usage,
+        "cost and server tools are not tracked"
+    );
+    let threads = world.get(&format!("{path}/threads")).await.body;
+    assert_eq!(threads["data"][0]["usage"], usage);
+    let over = world
+        .post(&format!("{path}/archive"), Value::Null)
+        .await
+        .body;
+    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    let later = world.get(&path).await.body;
+    assert!(
+        (seconds(&later) - seconds(&over)).abs() < 1e-9,
+        "its time has ended"
+    );
 }

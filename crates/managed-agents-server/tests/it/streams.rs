@@ -1,6 +1,9 @@
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
-use crate::common::{OPERATOR, World, bash, kinds, message, result, text};
+use crate::common::{GUEST, OPERATOR, World, bash, kinds, message, result, text};
 
 #[tokio::test]
 async fn a_stream_has_what_the_history_has_from_then_on() {
@@ -69,6 +72,44 @@ async fn a_worker_is_told_that_its_session_is_over() {
     let (name, _) = frames.next().await.expect("it is told");
     assert_eq!(name, "session.status_terminated");
     assert_eq!(frames.next().await, None);
+}
+
+#[tokio::test]
+async fn a_worker_that_comes_back_is_told_that_its_session_is_over() {
+    let world = World::new().await;
+    let session = world.calling(&json!([bash("a")])).await;
+    let calls = world.calls(&session).await;
+    let held = world.held().await;
+    let path = format!("/v1/sessions/{session}");
+    world.post(&format!("{path}/archive"), Value::Null).await;
+    // Its stream broke just before: it opens another one, as official workers do.
+    for who in [&held.token, &world.key] {
+        let mut frames = world.stream(&session, who).await;
+        let (name, _) = frames.next().await.expect("it is told");
+        assert_eq!(name, "session.status_terminated");
+        assert_eq!(frames.next().await, None);
+        let read = world.call("GET", &path, who, &Value::Null).await;
+        assert_eq!(read.body["status"], "terminated", "{}", read.body);
+    }
+    let sent = world
+        .send(&session, &held.token, result(&calls[0], "x"))
+        .await;
+    assert_eq!(sent.status, 401, "{}", sent.body);
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_key_that_it_was_opened_with() {
+    let world = World::new().await;
+    let session = world.session().await;
+    let mut guests = world.stream(&session, GUEST).await;
+    let mut operators = world.stream(&session, OPERATOR).await;
+    world.closed.store(true, Ordering::Relaxed);
+    let revoked = Instant::now();
+    assert_eq!(guests.next().await, None);
+    // The next ping is fifteen seconds away: nothing waited for it.
+    assert!(revoked.elapsed() < Duration::from_secs(10));
+    world.send(&session, OPERATOR, message(&json!([]))).await;
+    assert!(operators.next().await.is_some(), "others' streams go on");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::SignedDuration;
 use managed_agents_server::store::{SqliteConfig, SqliteStore};
 use managed_agents_server::{Config, RateLimits, Server};
 use mcp_console::ApiKeys;
@@ -27,6 +28,9 @@ pub(super) async fn open(
     let mut config = older
         .into_iter()
         .fold(Config::new(newest), Config::with_older_master);
+    config = config
+        .with_lease(SignedDuration::from_secs(args.lease.into()))
+        .with_ended_kept(SignedDuration::from_hours(24 * i64::from(args.keep_ended)));
     if args.rate_limits {
         config = config.with_rate_limits(RateLimits::vendor());
     }

@@ -4,7 +4,8 @@ use mcp_tunnel_auth::WorkId;
 
 use super::scene::{ABROAD, LEASE, Scene, denied, missing, ok, path, workspace};
 use crate::store::{
-    Acting, Authority, Denial, EnvironmentKind, EventListing, Expected, Listing, StoreError,
+    Acting, Authority, Denial, EnvironmentKind, EventListing, Expected, LAST_LOOK, Listing,
+    SessionStatus, StoreError,
 };
 
 pub(super) async fn a_token_dies_with_its_claim(scene: &mut Scene<'_>) {
@@ -42,6 +43,44 @@ pub(super) async fn a_token_dies_with_its_claim(scene: &mut Scene<'_>) {
     scene.wait(2);
     let last = scene.claimed().await;
     ok(scene.answer(&session, scene.holder(&last), call).await);
+}
+
+pub(super) async fn the_holder_may_read_that_its_session_ended(scene: &mut Scene<'_>) {
+    let session = scene.session().await;
+    let call = scene.call(&session).await;
+    let before = scene.claimed().await;
+    ok(scene.stop(scene.holder(&before), &before, true).await);
+    let item = scene.claimed().await;
+    let other = scene.session().await;
+    let event = scene.event("session.status_terminated", "{}");
+    ok(scene
+        .store
+        .archive_session(&scene.operator(), session.id, event)
+        .await);
+    let seen = ok(scene.store.session(&scene.holder(&item), session.id).await);
+    assert_eq!(seen.status, SessionStatus::Terminated);
+    let all = EventListing {
+        limit: 10,
+        bytes: 1000,
+        ..EventListing::default()
+    };
+    let holder = scene.holder(&item);
+    let listed = scene.store.events(&holder, session.id, &all);
+    assert_eq!(ok(listed.await).rows.len(), 2);
+    let begun = scene
+        .store
+        .begin_calls(&scene.holder(&item), path(&item), &[call])
+        .await;
+    denied(begun, Denial::ClaimOver);
+    missing(scene.store.session(&scene.holder(&item), other.id).await);
+    let earlier = scene
+        .store
+        .session(&scene.holder(&before), session.id)
+        .await;
+    denied(earlier, Denial::ClaimOver);
+    scene.now_ms += i64::try_from(LAST_LOOK.as_millis()).unwrap_or(i64::MAX);
+    let late = scene.store.session(&scene.holder(&item), session.id).await;
+    denied(late, Denial::ClaimOver);
 }
 
 pub(super) async fn a_used_token_shuts_the_key_out(scene: &mut Scene<'_>) {

@@ -1,11 +1,12 @@
 //! Sessions as a whole.
 
+use jiff::{SignedDuration, Timestamp};
 use mcp_tunnel_auth::AgentId;
 
 use super::scene::{HOME, Scene, missing, ok, refused, workspace};
 use crate::store::{
-    Change, EnvironmentKind, Refusal, SessionChange, SessionListing, SessionStatus, TimeSpan,
-    WorkState, Writer,
+    Change, EnvironmentKind, Listing, Refusal, SessionChange, SessionListing, SessionStatus,
+    TimeSpan, WorkState, Writer,
 };
 
 pub(super) async fn a_session_is_found_and_listed(scene: &mut Scene<'_>) {
@@ -258,6 +259,119 @@ pub(super) async fn a_deleted_session_leaves_one_event(scene: &mut Scene<'_>) {
         told
     );
     assert_eq!(scene.poll().await, None);
+}
+
+pub(super) async fn time_in_turns_and_usage_are_kept(scene: &mut Scene<'_>) {
+    let session = scene.session().await;
+    let begin = scene.at();
+    let writer = |scene: &Scene<'_>| Writer::Loop { now: scene.at() };
+    let running = (SessionStatus::Running, false);
+    let event = scene.event("session.status_running", "{}");
+    let at = writer(scene);
+    ok(scene.append(&session, at, vec![event], running).await);
+    let since = scene.found(session.id).await.active_since;
+    assert!(since >= Some(begin), "{since:?}");
+    scene.wait(5);
+    let said = scene.event("session.usage", r#"{"usage":{"input_tokens":1}}"#);
+    let again = scene.event("session.usage", r#"{"usage":{"input_tokens":2}}"#);
+    let idle = scene.event("session.status_idle", "{}");
+    let at = writer(scene);
+    let idling = (SessionStatus::Idle, false);
+    ok(scene
+        .append(&session, at, vec![said, again, idle], idling)
+        .await);
+    scene.wait(100);
+    let rested = scene.found(session.id).await;
+    assert!((5000..5100).contains(&rested.active_ms), "{rested:?}");
+    assert_eq!(rested.active_since, None);
+    assert_eq!(
+        rested.usage.as_deref(),
+        Some(r#"{"usage":{"input_tokens":2}}"#)
+    );
+    let event = scene.event("session.status_running", "{}");
+    let at = writer(scene);
+    ok(scene.append(&session, at, vec![event], running).await);
+    scene.wait(7);
+    let event = scene.event("session.status_terminated", "{}");
+    let over = ok(scene
+        .store
+        .archive_session(&scene.operator(), session.id, event)
+        .await);
+    assert!((12_000..12_200).contains(&over.active_ms), "{over:?}");
+    assert_eq!(over.active_since, None);
+}
+
+pub(super) async fn what_is_over_is_forgotten_in_the_end(scene: &mut Scene<'_>) {
+    // One goes on and has had two items, one is archived, one is deleted after a long history.
+    let [alive, archived, deleted] = [
+        scene.session().await,
+        scene.session().await,
+        scene.session().await,
+    ];
+    scene.call(&alive).await;
+    let first = scene.claimed().await;
+    ok(scene.stop(scene.worker(), &first, true).await);
+    for _ in 0..3 {
+        let item = scene.claimed().await;
+        ok(scene.stop(scene.operator(), &item, true).await);
+    }
+    let event = scene.event("session.status_terminated", "{}");
+    ok(scene
+        .store
+        .archive_session(&scene.operator(), archived.id, event)
+        .await);
+    for _ in 0..4 {
+        let many = (0..500)
+            .map(|_| scene.event("agent.message", "{}"))
+            .collect();
+        let writer = Writer::Loop { now: scene.at() };
+        ok(scene
+            .append(&deleted, writer, many, (SessionStatus::Idle, false))
+            .await);
+    }
+    let position = scene.found(deleted.id).await.position;
+    let event = scene.event("session.deleted", "{}");
+    ok(scene
+        .store
+        .delete_session(&scene.operator(), deleted.id, event)
+        .await);
+    let told = ok(scene.store.events_after(deleted.id, 0, 1000).await);
+    assert_eq!(told.rows.len(), 1, "what goes later is not to be read now");
+    assert!(told.rows[0].seq > position);
+    let items = async |scene: &Scene<'_>| {
+        let listing = Listing {
+            include_archived: true,
+            ..Listing::newest(100)
+        };
+        let operator = scene.operator();
+        let listed = scene.store.works(&operator, scene.environment, &listing);
+        ok(listed.await).rows
+    };
+    let before = scene.at();
+    let mut rounds = 0;
+    while ok(scene.store.forget_ended(Timestamp::MIN, 100).await) {
+        rounds += 1;
+    }
+    assert!(rounds < 30, "it comes to an end");
+    assert_eq!(items(scene).await.len(), 4, "all of them are new");
+    let told = ok(scene.store.events_after(deleted.id, 0, 1000).await);
+    assert_eq!(told.rows.len(), 1, "the last word stays a while");
+    scene.wait(60);
+    let before = before
+        .saturating_add(SignedDuration::from_secs(30))
+        .unwrap_or(Timestamp::MAX);
+    while ok(scene.store.forget_ended(before, 1).await) {}
+    let left = items(scene).await;
+    assert_eq!(
+        left.len(),
+        1,
+        "the newest of the one that goes on: {left:?}"
+    );
+    assert!(left[0].session == alive.id && left[0].id != first.id);
+    let told = ok(scene.store.events_after(deleted.id, 0, 1000).await);
+    assert_eq!(told.rows, []);
+    ok(scene.store.session(&scene.operator(), archived.id).await);
+    assert!(!ok(scene.store.forget_ended(scene.at(), 1).await));
 }
 
 pub(super) async fn what_is_due_is_found_until_it_rests(scene: &mut Scene<'_>) {

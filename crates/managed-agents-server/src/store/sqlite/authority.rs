@@ -1,11 +1,12 @@
 //! Whether a credential is good for an effect, in the effect's own transaction.
 
+use jiff::Timestamp;
 use mcp_tunnel_auth::{EnvironmentId, EnvironmentKeyId, SessionId, WorkId};
 use sqlx::Row as _;
 
 use super::row::required;
 use super::{Transaction, failed, run, work};
-use crate::store::{Acting, Authority, Denial, StoreError, WorkRecord, WorkState};
+use crate::store::{Acting, Authority, Denial, LAST_LOOK, StoreError, WorkRecord, WorkState};
 
 /// What is judged.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -108,6 +109,9 @@ pub(super) async fn of_session(
             let item = item.filter(|item| item.session == session);
             let item = item.ok_or(StoreError::NotFound)?;
             live_claim(transaction, &item, *epoch).await?;
+            if effect == Effect::Read && may_look(&item, acting.now) {
+                return Ok(());
+            }
             if !is_held(item.state) {
                 return Err(Denial::ClaimOver.into());
             }
@@ -152,6 +156,12 @@ async fn live_claim(
         Some(key) => live_key(transaction, key).await,
         None => Err(Denial::ClaimOver.into()),
     }
+}
+
+/// Whoever held the item when its session ended may read that it did.
+fn may_look(item: &WorkRecord, now: Timestamp) -> bool {
+    let since = item.stopped_at.filter(|_| item.ended_with_session);
+    since.is_some_and(|since| now.duration_since(since) < LAST_LOOK)
 }
 
 async fn mark_used(transaction: &mut Transaction, work: WorkId) -> Result<(), StoreError> {

@@ -19,6 +19,16 @@ pub(super) struct End {
     bytes: u64,
 }
 
+impl End {
+    /// Whether a history may grow to here.
+    pub(super) fn fits(self) -> Result<(), StoreError> {
+        if self.position > EVENTS_MOST || self.bytes > BYTES_MOST {
+            return Err(Refusal::TooManyEvents { most: EVENTS_MOST }.into());
+        }
+        Ok(())
+    }
+}
+
 pub(super) async fn append(store: &SqliteStore, append: Append) -> Result<Appended, StoreError> {
     let mut transaction = store.begin().await?;
     let (record, now) = match &append.writer {
@@ -45,6 +55,8 @@ pub(super) async fn append(store: &SqliteStore, append: Append) -> Result<Append
     for event in &append.events {
         written.push(push(&mut transaction, append.session, &mut end, event, now).await?);
     }
+    end.fits()?;
+    set_usage(&mut transaction, append.session, &append.events).await?;
     set_end(&mut transaction, append.session, end).await?;
     set_state(&mut transaction, &append, &record, now).await?;
     let queued = queue(&mut transaction, &append, &record, now).await?;
@@ -70,6 +82,19 @@ pub(super) async fn add(
     for event in events {
         push(transaction, session, &mut end, event, now).await?;
     }
+    end.fits()?;
+    set_end(transaction, session, end).await
+}
+
+/// Writes the event that ends a session, however full its history is.
+pub(super) async fn add_last(
+    transaction: &mut Transaction,
+    session: SessionId,
+    event: &NewEvent,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let mut end = end_of(transaction, session).await?;
+    push(transaction, session, &mut end, event, now).await?;
     set_end(transaction, session, end).await
 }
 
@@ -83,9 +108,6 @@ pub(super) async fn push(
 ) -> Result<EventRecord, StoreError> {
     end.position += 1;
     end.bytes += u64::try_from(event.body.len()).unwrap_or(u64::MAX);
-    if end.position > EVENTS_MOST || end.bytes > BYTES_MOST {
-        return Err(Refusal::TooManyEvents { most: EVENTS_MOST }.into());
-    }
     let processed_at = event.processed.then_some(now);
     let insert = sqlx::query(
         "INSERT INTO events (session, seq, id, kind, processed_at, answers, body)
@@ -167,8 +189,10 @@ pub(super) async fn behind(
     bytes: u64,
 ) -> Result<Listed<EventRecord>, StoreError> {
     let rows = sqlx::query(
-        "SELECT seq, LENGTH(body) AS weight FROM events WHERE session = ? AND seq > ?
-         ORDER BY seq LIMIT ?",
+        "SELECT seq, LENGTH(body) AS weight FROM events WHERE session = ?1 AND seq > ?2
+             AND (kind = 'session.deleted' OR NOT EXISTS
+                 (SELECT 1 FROM sessions WHERE id = ?1 AND deleted_at IS NOT NULL))
+         ORDER BY seq LIMIT ?3",
     )
     .bind(session.to_string())
     .bind(signed(after))
@@ -242,6 +266,22 @@ async fn end_of(transaction: &mut Transaction, session: SessionId) -> Result<End
     })
 }
 
+/// Keeps the newest word about what the session used.
+async fn set_usage(
+    transaction: &mut Transaction,
+    session: SessionId,
+    events: &[NewEvent],
+) -> Result<(), StoreError> {
+    let said = |event: &&NewEvent| event.kind == "session.usage";
+    let Some(usage) = events.iter().rev().find(said) else {
+        return Ok(());
+    };
+    let update = sqlx::query("UPDATE sessions SET usage = ? WHERE id = ?")
+        .bind(usage.body.clone())
+        .bind(session.to_string());
+    run(transaction, update).await.map(drop)
+}
+
 /// What the session is after this; a client that writes is progress, and an operator who
 /// writes wants it to go on.
 async fn set_state(
@@ -258,8 +298,9 @@ async fn set_state(
         .due
         .filter(|_| append.status != SessionStatus::Terminated);
     let update = sqlx::query(
-        "UPDATE sessions SET status = ?, needs_worker = ?, due_at = ?, attempts = ?, held = ?,
-             updated_at = ? WHERE id = ?",
+        "UPDATE sessions SET status = ?1, needs_worker = ?2, due_at = ?3, attempts = ?4, held = ?5,
+             updated_at = ?6, active_ms = active_ms + COALESCE(MAX(?6 - active_since, 0), 0),
+             active_since = IIF(?1 = 'running', ?6, NULL) WHERE id = ?7",
     )
     .bind(append.status.as_str())
     .bind(append.needs_worker)

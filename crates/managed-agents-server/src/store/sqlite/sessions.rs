@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteRow;
 
 use super::authority::{self, Effect};
 use super::row::{corrupt, json, named, number, optional_time, required, time, to_json};
-use super::{SqliteStore, Transaction, environments, events, failed, run, work};
+use super::{SqliteStore, Transaction, environments, events, failed, retention, run, work};
 use crate::store::{
     Acting, Append, Appended, Changes, Due, EnvironmentKind, EventListing, EventRecord, Listed,
     NewEvent, NewSession, Refusal, SessionChange, SessionListing, SessionRecord, SessionStatus,
@@ -34,6 +34,7 @@ impl SessionStore for SqliteStore {
         for event in &new.events {
             events::push(&mut transaction, new.id, &mut end, event, now).await?;
         }
+        end.fits()?;
         events::set_end(&mut transaction, new.id, end).await?;
         work::queue_new(
             &mut transaction,
@@ -142,7 +143,7 @@ impl SessionStore for SqliteStore {
         if record.archived_at.is_some() {
             return Ok(record);
         }
-        events::add(&mut transaction, session, &[event], acting.now).await?;
+        events::add_last(&mut transaction, session, &event, acting.now).await?;
         end(&mut transaction, session, acting.now).await?;
         let record = existing(&mut transaction, session).await?;
         let topics = [Topic::Session(session), Topic::Queue(record.environment)];
@@ -160,25 +161,17 @@ impl SessionStore for SqliteStore {
         authority::of_session(&mut transaction, acting, session, Effect::Write).await?;
         let record = existing(&mut transaction, session).await?;
         end(&mut transaction, session, acting.now).await?;
-        for table in [
-            "DELETE FROM events WHERE session = ?",
-            "DELETE FROM begun WHERE session = ?",
-        ] {
-            run(
-                &mut transaction,
-                sqlx::query(table).bind(session.to_string()),
-            )
-            .await?;
-        }
-        events::add(&mut transaction, session, &[event], acting.now).await?;
+        events::add_last(&mut transaction, session, &event, acting.now).await?;
         // What is left says that the id was taken, and nothing that anybody said.
         let update = sqlx::query(
             "UPDATE sessions SET deleted_at = ?, agent = '{}', title = NULL, metadata = '{}',
-                 resources = '[]' WHERE id = ?",
+                 resources = '[]', usage = NULL WHERE id = ?",
         )
         .bind(acting.now.as_millisecond())
         .bind(session.to_string());
         run(&mut transaction, update).await?;
+        // All of a short history; a long one goes batch by batch, and is not to be read meanwhile.
+        retention::empty(&mut transaction, session, EMPTIED_AT_ONCE).await?;
         let topics = [Topic::Session(session), Topic::Queue(record.environment)];
         self.commit(transaction, &topics).await
     }
@@ -223,6 +216,10 @@ impl SessionStore for SqliteStore {
     ) -> Result<Listed<EventRecord>, StoreError> {
         let mut transaction = self.read().await?;
         events::behind(&mut transaction, session, after, bytes).await
+    }
+
+    async fn forget_ended(&self, before: Timestamp, most: u32) -> Result<bool, StoreError> {
+        retention::forget(self, before, most).await
     }
 
     async fn due(&self, now: Timestamp, limit: u32) -> Result<Due, StoreError> {
@@ -317,6 +314,7 @@ async fn end(
 ) -> Result<(), StoreError> {
     let update = sqlx::query(
         "UPDATE sessions SET status = 'terminated', needs_worker = 0, due_at = NULL,
+             active_ms = active_ms + COALESCE(MAX(?1 - active_since, 0), 0), active_since = NULL,
              archived_at = COALESCE(archived_at, ?1), updated_at = ?1 WHERE id = ?2",
     )
     .bind(now.as_millisecond())
@@ -343,6 +341,9 @@ fn session_of(row: &SqliteRow) -> Result<SessionRecord, StoreError> {
         bytes: number(row, "bytes")?,
         attempts: row.try_get("attempts").map_err(failed)?,
         held: row.try_get("held").map_err(failed)?,
+        active_ms: number(row, "active_ms")?,
+        active_since: optional_time(row, "active_since")?,
+        usage: row.try_get("usage").map_err(failed)?,
         created_at: time(row, "created_at")?,
         updated_at: time(row, "updated_at")?,
         archived_at: optional_time(row, "archived_at")?,
@@ -365,6 +366,9 @@ fn session_work_of(row: &SqliteRow) -> Result<Option<SessionWork>, StoreError> {
         reason: row.try_get("work_reason").map_err(failed)?,
     }))
 }
+
+/// Events that the transaction of a deletion takes away.
+const EMPTIED_AT_ONCE: u32 = 1000;
 
 /// The item that is not stopped, else the newest one, is that of the session.
 const SELECT: &str = "SELECT s.*, w.id AS work_id, w.state AS work_state, w.worker AS work_worker,

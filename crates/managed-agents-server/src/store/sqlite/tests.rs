@@ -1,5 +1,11 @@
+use jiff::Timestamp;
+use mcp_tunnel_auth::{AgentId, EnvironmentId, EventId, SessionId, ThreadId, WorkspaceId};
+
 use super::*;
-use crate::store::conformance;
+use crate::store::{
+    Acting, Authority, BYTES_MOST, EVENTS_MOST, NewEvent, Refusal, SessionChange,
+    SessionStore as _, conformance,
+};
 
 #[tokio::test]
 async fn its_library_conforms() {
@@ -23,6 +29,55 @@ async fn it_conforms() {
         SqliteStore::open(&SqliteConfig::new(file)).await.unwrap()
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_session_whose_history_is_full_can_still_be_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = SqliteConfig::new(folder.path().join("full.db"));
+    let store = SqliteStore::open(&file).await.unwrap();
+    let (environment, session) = (EnvironmentId::new(1, &[0; 10]), SessionId::new(1, &[0; 10]));
+    for rows in [
+        format!(
+            "INSERT INTO environments (id, workspace, name, kind, config, metadata, created_at, updated_at)
+             VALUES ('{environment}', 'wrkspc_home', 'build', 'self_hosted', '{{}}', '{{}}', 0, 0)"
+        ),
+        format!(
+            "INSERT INTO sessions (id, workspace, environment, thread, agent, agent_id, agent_version,
+                 metadata, resources, status, position, bytes, created_at, updated_at)
+             VALUES ('{session}', 'wrkspc_home', '{environment}', '{}', '{{}}', '{}', 1, '{{}}', '[]',
+                 'idle', {EVENTS_MOST}, {BYTES_MOST}, 0, 0)",
+            ThreadId::new(1, &[0; 10]),
+            AgentId::new(1, &[0; 10]),
+        ),
+    ] {
+        let insert = sqlx::query(sqlx::AssertSqlSafe(rows)).execute(&store.pool);
+        insert.await.unwrap();
+    }
+    let acting = Acting {
+        workspace: WorkspaceId::parse("wrkspc_home").unwrap(),
+        authority: Authority::Operator {
+            actor: "tester".to_owned(),
+        },
+        now: Timestamp::UNIX_EPOCH,
+    };
+    let event = |number, kind: &str| NewEvent {
+        id: EventId::new(number, &[0; 10]),
+        kind: kind.to_owned(),
+        processed: true,
+        answers: None,
+        body: "{}".to_owned(),
+    };
+    let change = SessionChange::default();
+    let updated = store.update_session(&acting, session, change, event(1, "session.updated"));
+    assert!(matches!(
+        updated.await,
+        Err(StoreError::Refused(Refusal::TooManyEvents { .. }))
+    ));
+    let ended = store.archive_session(&acting, session, event(2, "session.status_terminated"));
+    assert_eq!(ended.await.unwrap().position, EVENTS_MOST + 1);
+    let deleted = store.delete_session(&acting, session, event(3, "session.deleted"));
+    deleted.await.unwrap();
 }
 
 mod model;

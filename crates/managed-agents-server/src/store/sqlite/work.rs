@@ -318,8 +318,8 @@ pub(super) async fn end_with_session(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let update = sqlx::query(
-        "UPDATE works SET state = 'stopped', stopped_at = ?, lease_until = NULL
-         WHERE session = ? AND state <> 'stopped'",
+        "UPDATE works SET state = 'stopped', stopped_at = ?, lease_until = NULL,
+             ended_with_session = 1 WHERE session = ? AND state <> 'stopped'",
     )
     .bind(now.as_millisecond())
     .bind(session.to_string());
@@ -542,6 +542,7 @@ fn work_of(row: &SqliteRow) -> Result<WorkRecord, StoreError> {
         stop_requested_at: optional_time(row, "stop_requested_at")?,
         stopped_at: optional_time(row, "stopped_at")?,
         reason: row.try_get("reason").map_err(failed)?,
+        ended_with_session: row.try_get("ended_with_session").map_err(failed)?,
     })
 }
 
