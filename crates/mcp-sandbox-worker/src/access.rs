@@ -239,6 +239,11 @@ impl Access {
         &self.trace
     }
 
+    /// Whether the server is known to queue another item when a session that waited for others goes on.
+    pub(crate) fn is_queued_again(&self) -> bool {
+        self.immediate
+    }
+
     /// Whether the server writes down which calls begin.
     pub(crate) fn keeps_begun(&self) -> bool {
         self.immediate

@@ -33,6 +33,10 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 /// Largest result in bytes of JSON; the server's limit of a body is 32 MiB.
 const RESULT_BYTES: usize = 30 * 1024 * 1024;
 
+const NEW_WORKSPACE: &str =
+    "[this is a new workspace: files of earlier calls in this session are not here]";
+const OTHER_WORKSPACE: &str = "[this is an earlier workspace of this session: files of calls that ran elsewhere are not here]";
+
 /// Whether a call may go on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Wish {
@@ -70,8 +74,8 @@ pub(crate) struct CallContext {
     pub(crate) skills: Arc<Vec<skills::Wanted>>,
     /// Why no tool is run for this session.
     pub(crate) refuse: Option<&'static str>,
-    /// The session has called tools before.
-    pub(crate) has_past: bool,
+    /// The last call that ran for the session, here or elsewhere.
+    pub(crate) last_answered: Option<String>,
 }
 
 /// For the log: what became of a call.
@@ -108,9 +112,8 @@ impl Outcome {
         }
     }
 
-    fn with_notice(mut self) -> Self {
-        let text = "[this is a new workspace: files of earlier calls in this session are not here]"
-            .to_owned();
+    fn with_notice(mut self, text: &str) -> Self {
+        let text = text.to_owned();
         let notice = mcp_sandbox_tools::Block::Text { text };
         self.result.content.insert(0, notice);
         self.has_notice = true;
@@ -137,6 +140,11 @@ pub(crate) async fn answer(call: Call, mut context: CallContext) -> CallEnd {
                     Ok(outcome) => outcome,
                     Err(end) => return end,
                 },
+            };
+            // Whatever came of it says where the session is now: the next call is told nothing any more.
+            let outcome = match notice(&context, &desk).await {
+                Some(text) => outcome.with_notice(text),
+                None => outcome,
             };
             let event = event_of(&call.id, &outcome.result);
             let (id, kept) = (call.id.clone(), event.clone());
@@ -198,8 +206,7 @@ async fn begin_and_run(
             ));
         }
     }
-    let lacks_files = desk.lacks_files(context.has_past);
-    if !lacks_files {
+    if notice(context, desk).await.is_none() {
         // Before the tool makes a file: killed after it, the next worker must not deny that file.
         desk.settle_in().await;
     }
@@ -222,11 +229,35 @@ async fn begin_and_run(
     if outcome.what == "lost" {
         desk.end_sandbox().await;
     }
-    Ok(if lacks_files {
-        outcome.with_notice()
-    } else {
-        outcome
-    })
+    Ok(outcome)
+}
+
+/// What the agent has to know about the files that this call sees, unless they are those of the call before.
+async fn notice(context: &CallContext, desk: &Desk) -> Option<&'static str> {
+    if desk.is_fresh() {
+        return desk
+            .lacks_files(context.last_answered.is_some())
+            .then_some(NEW_WORKSPACE);
+    }
+    if desk.has_past_elsewhere() {
+        return Some(OTHER_WORKSPACE);
+    }
+    // The session was on another host meanwhile, and has come back, unless the last result was posted from here.
+    let last = context.last_answered.clone()?;
+    let id = last.clone();
+    let standing = desk.disk(move |disk| disk.journal().standing(&id).cloned());
+    match standing.await {
+        Some(Standing::Settled) => None,
+        // Killed around the post: where the same is taken once more, it was this one. Other platforms may refuse to
+        // hear it twice, and nobody there answers for a worker that was killed.
+        Some(Standing::Finished { event })
+            if !context.access.keeps_begun() || context.access.send(&event).await.is_ok() =>
+        {
+            settle(&last, desk).await;
+            None
+        }
+        _ => Some(OTHER_WORKSPACE),
+    }
 }
 
 fn judged(

@@ -104,8 +104,8 @@ pub(crate) struct Calls {
     turn_ended: bool,
     needed: Vec<String>,
     ended: bool,
-    /// Calls of these tools that others have answered.
-    answered_by_others: usize,
+    /// The last call of these tools that was answered, here or elsewhere.
+    last_answered: Option<String>,
 }
 
 impl Calls {
@@ -123,7 +123,7 @@ impl Calls {
             turn_ended: false,
             needed: Vec::new(),
             ended: false,
-            answered_by_others: 0,
+            last_answered: None,
         }
     }
 
@@ -139,10 +139,7 @@ impl Calls {
             }
             Observation::Answered { call } => {
                 self.turn_ended = false;
-                if self.number.contains_key(&call) {
-                    self.answered_by_others += 1;
-                }
-                self.finish(&call);
+                self.answer(&call);
             }
             Observation::Confirmed { call, allowed } => self.on_decision(call, allowed),
             Observation::Interrupted { thread } => {
@@ -175,6 +172,14 @@ impl Calls {
         }
     }
 
+    /// Notes that a call has its result.
+    pub(crate) fn answer(&mut self, call: &str) {
+        if self.number.contains_key(call) {
+            self.last_answered = Some(call.to_owned());
+        }
+        self.finish(call);
+    }
+
     /// Notes that a call is answered, or will never be.
     pub(crate) fn finish(&mut self, call: &str) {
         self.done.insert(call);
@@ -200,6 +205,13 @@ impl Calls {
         self.turn_ended && self.waiting.is_empty()
     }
 
+    /// Only others can go on: each call that the session waits for is to be confirmed first, or answered by
+    /// somebody else.
+    pub(crate) fn waits_for_others(&self) -> bool {
+        let open = |call: &String| !self.done.contains(call);
+        !self.needed.is_empty() && self.needed.iter().all(open) && self.next_ready().is_none()
+    }
+
     /// The session is over.
     pub(crate) fn ended(&self) -> bool {
         self.ended
@@ -210,9 +222,9 @@ impl Calls {
         self.needed.iter().any(|needed| needed == call) && self.done.contains(call)
     }
 
-    /// Whether tools ran for this session before, here or elsewhere.
-    pub(crate) fn has_past(&self) -> bool {
-        self.answered_by_others > 0
+    /// The last call that ran for this session, here or elsewhere.
+    pub(crate) fn last_answered(&self) -> Option<&str> {
+        self.last_answered.as_deref()
     }
 
     /// How many calls wait, held ones included.

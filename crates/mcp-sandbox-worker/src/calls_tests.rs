@@ -86,7 +86,31 @@ fn tools_of_others_are_left_to_them() {
     let search = call("w", "web_search", Permission::Allow, None);
     check(&[search.clone(), bash("a")], Some("a"), 1);
     let calls = fold(&[search, answered("w"), Observation::TurnEnded]);
-    assert!(calls.is_idle() && !calls.has_past());
+    assert!(calls.is_idle() && calls.last_answered().is_none());
+}
+
+#[test]
+fn a_confirmation_or_another_s_answer_is_waited_for() {
+    let needs = |ids: &[&str]| Observation::NeedsAction {
+        calls: ids.iter().map(|id| (*id).to_owned()).collect(),
+    };
+    let waits = |events: &[Observation], expect: bool| {
+        assert_eq!(fold(events).waits_for_others(), expect, "{events:?}");
+    };
+    waits(&[ask("a")], false);
+    waits(&[ask("a"), needs(&["a"])], true);
+    waits(&[ask("a"), bash("b"), needs(&["a", "b"])], false);
+    waits(&[needs(&["custom"])], true);
+    // The server has not said yet what it waits for after the answer.
+    waits(&[bash("a"), needs(&["a"]), answered("a")], false);
+    waits(
+        &[ask("a"), bash("b"), needs(&["a", "b"]), answered("b")],
+        false,
+    );
+    waits(&[ask("a"), bash("b"), answered("b"), needs(&["a"])], true);
+    waits(&[ask("a"), needs(&["a"]), confirmed("a", true)], false);
+    waits(&[ask("a"), needs(&["a"]), confirmed("a", false)], false);
+    waits(&[ask("a"), needs(&["a"]), Observation::Active], false);
 }
 
 #[test]

@@ -322,6 +322,16 @@ impl Desks {
 }
 
 impl Desk {
+    /// No call has used this workspace yet.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// A call of this session was found to have run elsewhere, and the agent was not told so yet.
+    pub(crate) fn has_past_elsewhere(&self) -> bool {
+        self.replaces
+    }
+
     /// Whether files that an agent with this past may count on are not here, and it was not told so yet.
     pub(crate) fn lacks_files(&self, has_past: bool) -> bool {
         self.fresh && (has_past || self.replaces)

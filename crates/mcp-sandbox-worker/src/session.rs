@@ -259,7 +259,7 @@ impl Run {
             if job.is_none() && stopping.is_some() {
                 return Ending::Stopped;
             }
-            let idle = job.is_none() && caught_up && self.calls.is_idle();
+            let idle = job.is_none() && caught_up && self.has_nothing_to_do();
             idle_since = if idle {
                 idle_since.or_else(|| Some(Instant::now()))
             } else {
@@ -309,6 +309,13 @@ impl Run {
                 }
             }
         }
+    }
+
+    /// Nothing can be done here until something new comes, and the item may end. One whose session waits for a
+    /// confirmation ends only where the server is known to queue another when that comes: official workers hold on.
+    fn has_nothing_to_do(&self) -> bool {
+        let queued_again = self.service.access.is_queued_again();
+        self.calls.is_idle() || (queued_again && self.calls.waits_for_others())
     }
 
     /// # Cancel safety
@@ -365,7 +372,7 @@ impl Run {
             CallEnd::Answered => {
                 self.answered += 1;
                 self.service.seat.count();
-                self.calls.finish(&call);
+                self.calls.answer(&call);
                 After::GoOn
             }
             CallEnd::Voided => {
@@ -433,7 +440,7 @@ impl Run {
             wish,
             skills: Arc::clone(skills),
             refuse,
-            has_past: self.calls.has_past(),
+            last_answered: self.calls.last_answered().map(str::to_owned),
         };
         (sender, context)
     }

@@ -122,7 +122,13 @@ impl Console {
 
     /// A session whose agent makes these calls, one turn each.
     async fn session(&self, calls: &Value) -> String {
-        let agent = json!({"name": "tester", "model": "scripted", "tools": [{"type": "agent_toolset_20260401"}]});
+        self.session_of(json!({"type": "agent_toolset_20260401"}), calls)
+            .await
+    }
+
+    /// The same with another toolset.
+    async fn session_of(&self, tools: Value, calls: &Value) -> String {
+        let agent = json!({"name": "tester", "model": "scripted", "tools": [tools]});
         let agent = self
             .client
             .agents()
@@ -138,8 +144,12 @@ impl Console {
     async fn say(&self, session: &str, calls: &Value) {
         let text = format!("```json\n{calls}\n```");
         let message = json!({"type": "user.message", "content": [{"type": "text", "text": text}]});
+        self.send(session, &message).await;
+    }
+
+    async fn send(&self, session: &str, event: &Value) {
         let events = api::SendEvents {
-            events: vec![api::RawJson::of(&message).unwrap()],
+            events: vec![api::RawJson::of(event).unwrap()],
         };
         self.client.events(session).send_raw(&events).await.unwrap();
     }
@@ -154,6 +164,24 @@ impl Console {
             .iter()
             .map(|event| event.raw().parse().unwrap())
             .collect()
+    }
+
+    /// Waits for a call that nobody has decided about; its id.
+    async fn asked(&self, session: &str) -> String {
+        let waited = tokio::time::timeout(Duration::from_secs(90), async {
+            loop {
+                let events = self.events(session).await;
+                let decided = |id: &Value| events.iter().any(|event| event["tool_use_id"] == *id);
+                let last = events
+                    .last()
+                    .map_or(&Value::Null, |event| &event["stop_reason"]);
+                if let Some(id) = last["event_ids"].get(0).filter(|id| !decided(id)) {
+                    return id.as_str().unwrap().to_owned();
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        waited.await.expect("it asks")
     }
 
     /// Waits until the turn has ended so often.
@@ -231,6 +259,31 @@ async fn a_session_on_our_console_is_served_and_goes_on_after_the_idle_stop() {
     console.say(&session, &json!([bash("cat file x/y")])).await;
     let all = results(&console.ended(&session, 2).await);
     assert_eq!(all.last().unwrap().0, "two\nz");
+    worker.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_waits_for_a_confirmation_leaves_its_slot_to_others() {
+    if !possible("a_session_that_waits_for_a_confirmation_leaves_its_slot_to_others").await {
+        return;
+    }
+    let (console, workdir) = (Console::start().await, workdir());
+    let options = ["--max-sessions", "1", "--max-idle", "100ms"];
+    let worker = console.worker(workdir.path(), &options);
+    let policy = json!({"permission_policy": {"type": "always_ask"}});
+    let asking = json!({"type": "agent_toolset_20260401", "default_config": policy});
+    let calls = json!([bash("echo one > file"), bash("cat file")]);
+    let waiting = console.session_of(asking, &calls).await;
+    let free = console.session(&json!([bash("echo free")])).await;
+    console.ended(&free, 1).await;
+    for _ in 0..2 {
+        let call = console.asked(&waiting).await;
+        let allow =
+            json!({"type": "user.tool_confirmation", "tool_use_id": call, "result": "allow"});
+        console.send(&waiting, &allow).await;
+    }
+    let done = results(&console.ended(&waiting, 1).await);
+    assert_eq!(done[1], ("one".to_owned(), false), "{done:?}");
     worker.terminate().await;
 }
 

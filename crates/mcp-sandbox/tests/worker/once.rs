@@ -159,13 +159,27 @@ async fn our_console_tells_another_host_which_calls_were_begun() {
         is_error && text.contains("interrupted, may have run"),
         "{text}"
     );
+    assert!(text.starts_with("[this is a new workspace"), "{text}");
+    let (text, _) = platform
+        .call("sesn_1", "bash", json!({"command": "touch there; echo ok"}))
+        .await;
+    assert_eq!(text, "ok", "it was said once");
+    // Back on the first host there is what was left, and nothing of what was made meanwhile.
+    worker.terminate().await;
+    platform.inside().enqueue("sesn_1");
+    let worker = Program::worker(&platform, here.path(), &[]);
+    let (text, _) = platform
+        .call("sesn_1", "bash", json!({"command": "ls; echo ok"}))
+        .await;
+    assert!(
+        text.starts_with("[this is an earlier workspace") && text.ends_with("\nok"),
+        "{text}"
+    );
+    assert!(!text.contains("there\n"), "{text}");
     let (text, _) = platform
         .call("sesn_1", "bash", json!({"command": "echo ok"}))
         .await;
-    assert!(
-        text.starts_with("[this is a new workspace") && text.ends_with("ok"),
-        "{text}"
-    );
+    assert_eq!(text, "ok");
     worker.terminate().await;
 }
 
