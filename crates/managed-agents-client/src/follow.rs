@@ -4,7 +4,8 @@ use crate::error::ClientError;
 use crate::events::Events;
 use crate::http::Http;
 use crate::stream::EventStream;
-use managed_agents_api::{Event, EventFilter, EventType, StreamFilter};
+use jiff::Timestamp;
+use managed_agents_api::{Event, EventFilter, EventType, StreamFilter, TimeRange};
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
@@ -18,17 +19,26 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause before the stream is opened again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
+/// How far before the newest event that is known the history is read again: events of one moment may come in any order.
+const OVERLAP: Duration = Duration::from_secs(30);
+
+/// Ids that are kept, about 10 MB in all: as many as our own servers let a session have. Were more to come between the
+/// opening of a stream and the end of its history, some could come twice.
+const IDS: usize = 100_000;
+
 /// Every event of a session once, from its first on, over lost connections.
 ///
-/// Opens the stream, then reads the history, then goes on with the stream, as the API wants it; and does so again when
-/// the stream breaks. Keeps the id of each event that it gave out.
+/// Opens the stream, then reads the history, then goes on with the stream, as the API wants it; and when the stream
+/// breaks, does so again with what is newer than the newest event that it knows, but for 30 s. A message that is queued
+/// while there is no stream comes when it is taken up. Keeps the ids of the newest 100,000 events that it gave out.
 #[derive(Debug)]
 pub struct Follow {
     http: Http,
     session_id: String,
     stream: Option<EventStream>,
     history: History,
-    seen: HashSet<String>,
+    newest: Option<Timestamp>,
+    seen: Ids,
     ready: VecDeque<Event>,
     open_at: Option<Instant>,
     pause: Duration,
@@ -38,9 +48,35 @@ pub struct Follow {
 /// How much of the history was read since the stream was opened.
 #[derive(Debug)]
 enum History {
-    /// From the page with this mark on; `None`: from the first.
-    From(Option<String>),
+    /// What was processed since this time, from the page with this mark on; `None`: from the first.
+    From {
+        since: Option<Timestamp>,
+        page: Option<String>,
+    },
     Read,
+}
+
+/// The newest ids that came.
+#[derive(Debug, Default)]
+struct Ids {
+    known: HashSet<String>,
+    order: VecDeque<String>,
+}
+
+impl Ids {
+    /// Whether it is new.
+    fn insert(&mut self, id: &str) -> bool {
+        if !self.known.insert(id.to_owned()) {
+            return false;
+        }
+        self.order.push_back(id.to_owned());
+        if self.order.len() > IDS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        true
+    }
 }
 
 impl Follow {
@@ -49,8 +85,12 @@ impl Follow {
             http,
             session_id,
             stream: None,
-            history: History::From(None),
-            seen: HashSet::new(),
+            history: History::From {
+                since: None,
+                page: None,
+            },
+            newest: None,
+            seen: Ids::default(),
             ready: VecDeque::new(),
             open_at: None,
             pause: PAUSE,
@@ -69,7 +109,8 @@ impl Follow {
     pub async fn next(&mut self) -> Result<Option<Event>, ClientError> {
         loop {
             while let Some(event) = self.ready.pop_front() {
-                if event.id().is_empty() || self.seen.insert(event.id().to_owned()) {
+                self.newest = self.newest.max(event.processed_at());
+                if event.id().is_empty() || self.seen.insert(event.id()) {
                     self.over |= matches!(
                         event.kind(),
                         EventType::SessionStatusTerminated | EventType::SessionDeleted
@@ -101,16 +142,24 @@ impl Follow {
             self.stream = Some(events.stream(&StreamFilter::default()).await?);
             return Ok(());
         };
-        if let History::From(page) = &self.history {
+        if let History::From { since, page } = &self.history {
+            let since = *since;
             let filter = EventFilter {
                 limit: Some(PAGE),
                 page: page.clone(),
+                created_at: TimeRange {
+                    gte: since,
+                    ..TimeRange::default()
+                },
                 ..EventFilter::default()
             };
             let page = events.page(&filter).await?;
             self.ready.extend(page.data);
             self.history = match page.next_page {
-                Some(next) if !next.is_empty() => History::From(Some(next)),
+                Some(next) if !next.is_empty() => History::From {
+                    since,
+                    page: Some(next),
+                },
                 _ => History::Read,
             };
             return Ok(());
@@ -130,7 +179,12 @@ impl Follow {
 
     fn lose_stream(&mut self) {
         self.stream = None;
-        self.history = History::From(None);
+        self.history = History::From {
+            since: self
+                .newest
+                .and_then(|newest| newest.checked_sub(OVERLAP).ok()),
+            page: None,
+        };
         self.open_at = Some(Instant::now() + self.pause);
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }
