@@ -64,19 +64,8 @@ enum Task {
     },
     /// What a release asks: versions that fit what has changed, and crates that package.
     Release,
-    /// Run the programs for minutes under faults: `link` (cut every two seconds, and no call fails).
-    Soak {
-        name: String,
-        /// Callers at the same time.
-        #[arg(long, default_value_t = 200)]
-        clients: u32,
-        /// How long.
-        #[arg(long, default_value_t = 600)]
-        seconds: u32,
-        /// Write the report here as JSON.
-        #[arg(long, value_name = "FILE")]
-        json: Option<PathBuf>,
-    },
+    /// Run the programs for minutes under faults.
+    Soak(soak::Soak),
     /// Check the rules of the house that no compiler knows.
     Tidy,
     /// Fuzz one target, or all of them in turn.
@@ -100,12 +89,7 @@ fn main() -> ExitCode {
         Task::Api { bless } => api::run(bless),
         Task::Release => release::semver().and_then(|()| release::package()),
         Task::Bench { name, quick, json } => bench::run(&name, quick, json.as_deref()),
-        Task::Soak {
-            name,
-            clients,
-            seconds,
-            json,
-        } => soak::run(&name, clients, seconds, json.as_deref()),
+        Task::Soak(soak) => soak::run(&soak),
         Task::Tidy => tidy::run(),
         Task::Fuzz { name, seconds } => fuzz::run(name.as_deref(), seconds),
         Task::Audit => ci::audit(),

@@ -28,6 +28,7 @@ const USER_HZ: u64 = 100;
 const PROGRAMS: &[(&str, &str)] = &[
     ("mcp-cloud", "mcp-cloud"),
     ("mcp-tunnel-gateway", "mcp-tunnel-gateway"),
+    ("mcp-sandbox", "mcp-sandbox"),
     ("mcp-fixture-server", "mcp-tunnel-testkit"),
 ];
 

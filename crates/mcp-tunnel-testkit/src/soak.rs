@@ -1,5 +1,7 @@
 //! Long runs under which nothing may fail and nothing may grow.
 
+pub mod sessions;
+
 use crate::{
     caller::Caller,
     fixture::{CallCounters, FixtureOptions, FixtureServer},

@@ -10,6 +10,7 @@ mod restarts;
 mod resume;
 mod secrets;
 mod servers;
+mod sessions;
 mod streams;
 
 use anyhow::Result;
