@@ -17,9 +17,6 @@ pub use self::{h2::H2, ours::Ours, raw::Raw, tokio_yamux::TokioYamux, yamux::Yam
 /// How many streams a connection of a peer must carry at once.
 const STREAMS: usize = 1024;
 
-/// Receive window of a stream where a peer has no automatic one, in bytes: as wide as ours may grow by default.
-const STREAM_WINDOW: u32 = 1024 * 1024;
-
 thread_local! {
     /// What readers that copy read into: no memory of a conduit's own.
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; PIECE]);

@@ -183,7 +183,7 @@ fn beside(options: &Options) -> Table {
             .map(|beside| Some(beside.as_ref()?.p99.as_secs_f64()));
         let texts = outcomes.iter().map(|beside| match beside {
             Some(Beside { median, p99, bulk }) => format!(
-                "{:.2}/{:.2} ms, {:.0} MB/s",
+                "{:.2}/{:.2} ms, {:.1} MB/s",
                 median.as_secs_f64() * 1e3,
                 p99.as_secs_f64() * 1e3,
                 bulk / 1e6

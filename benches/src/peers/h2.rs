@@ -11,12 +11,13 @@ use h2::{
 use http::{Request, Response};
 use tokio::task::JoinSet;
 
-use super::STREAM_WINDOW;
 use crate::{
     conduit::{Conduit, Mux, Received},
     scene::{ClientIo, ServerIo},
 };
 
+/// In bytes.
+const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 const STREAMS: u32 = 1024;
 

@@ -1,4 +1,4 @@
-//! tokio-yamux (of tentacle), with windows as large as ours.
+//! tokio-yamux (of tentacle) with its defaults: with wider windows, single streams come to a stop.
 
 use std::io;
 
@@ -7,7 +7,6 @@ use futures_util::StreamExt as _;
 use tokio::{io::AsyncWriteExt, task::JoinSet};
 use tokio_yamux::{Config, Control, Session, StreamHandle};
 
-use super::STREAM_WINDOW;
 use crate::{
     conduit::{Conduit, Mux, Received},
     scene::{ClientIo, ServerIo},
@@ -16,13 +15,6 @@ use crate::{
 /// The tokio-yamux crate.
 pub struct TokioYamux;
 
-fn config() -> Config {
-    Config {
-        max_stream_window_size: STREAM_WINDOW,
-        ..Config::default()
-    }
-}
-
 impl Mux for TokioYamux {
     const NAME: &'static str = "tokio-yamux";
     type Client = Control;
@@ -30,14 +22,14 @@ impl Mux for TokioYamux {
     type Far = StreamHandle;
 
     async fn serve(io: ServerIo, mut taken: impl FnMut(StreamHandle) + Send) {
-        let mut session = Session::new_server(io, config());
+        let mut session = Session::new_server(io, Config::default());
         while let Some(Ok(stream)) = session.next().await {
             taken(stream);
         }
     }
 
     async fn connect(io: ClientIo, tasks: &mut JoinSet<()>) -> Control {
-        let mut session = Session::new_client(io, config());
+        let mut session = Session::new_client(io, Config::default());
         let control = session.control();
         tasks.spawn(async move { while let Some(Ok(_unexpected)) = session.next().await {} });
         control
