@@ -266,6 +266,10 @@ impl Uplink {
             let ours = self.current.take_if(|current| current.task == task);
             let Some(current) = ours else { continue };
             let gap = self.gap.take();
+            if matches!(self.state, State::Stopping | State::Stopped) {
+                // It was to end, and none is to take its place.
+                continue;
+            }
             if gap.is_some() || matches!(self.state, State::Active) {
                 if gap.is_none() {
                     self.reward(&current);

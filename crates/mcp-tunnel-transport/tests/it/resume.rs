@@ -46,7 +46,9 @@ impl Relay {
                     accepted = listener.accept() => {
                         let (mut near, _) = accepted.unwrap();
                         connections.spawn(async move {
-                            let mut far = TcpStream::connect(target).await.unwrap();
+                            let Ok(mut far) = TcpStream::connect(target).await else {
+                                return;
+                            };
                             let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
                         });
                     }
@@ -343,6 +345,32 @@ async fn a_gateway_that_drains_in_the_gap_finishes_after_it() {
         ),
         "{reason}"
     );
+}
+
+/// The edge is away for good, and what waits for it is given up with the drain's deadline.
+#[tokio::test]
+async fn a_gateway_that_drains_in_the_gap_stops_in_time_though_no_edge_comes() {
+    let mut world = World::with(|config| {
+        config
+            .set_backoff(MS, 10 * MS)
+            .set_drain_timeout(100 * MS)
+            .set_resumed_at_once_after(Duration::ZERO)
+    })
+    .await;
+    let (edge, gateway) = world.links().await;
+    let (_near, mut far) = stream(&edge, &gateway).await;
+    drop(world.listener);
+    world.relay.cut();
+    until(&mut world.uplink, |event| {
+        matches!(event, UplinkEvent::Resuming { .. }).then_some(())
+    })
+    .await;
+    world.uplink.drain();
+    let stopped = until(&mut world.uplink, |event| {
+        matches!(event, UplinkEvent::Stopped).then_some(())
+    });
+    timeout(KEEP / 2, stopped).await.expect("it goes on");
+    assert!(far.read_chunk().await.is_err());
 }
 
 #[tokio::test]
