@@ -61,7 +61,7 @@ impl World {
             .set_session_send_buffer(20_000)
             .set_features(Features::RESUME);
         let going_away = rng.chance(20);
-        let mut apps = [Side::Gateway, Side::Edge].map(|side| App::new(side, &mut rng));
+        let mut apps = [Side::Gateway, Side::Edge].map(|side| App::new(side, start, &mut rng));
         if going_away {
             let side = rng.below(2);
             apps[side].goes_away_at(start + Duration::from_millis(rng.between(0, 12_000)));

@@ -55,13 +55,13 @@ pub(super) struct App {
 }
 
 impl App {
-    pub(super) fn new(side: Side, rng: &mut Rng) -> Self {
+    pub(super) fn new(side: Side, start: Instant, rng: &mut Rng) -> Self {
         let most = if side == Side::Edge { 8 } else { 3 };
         Self {
             side,
             to_open: rng.below(most),
             starved: false,
-            opens_at: crate::tests::pair::epoch(),
+            opens_at: start,
             writing: BTreeMap::new(),
             reading: BTreeMap::new(),
             live: 0,

@@ -257,10 +257,9 @@ impl Gateway {
             handshake.poll_timeout().map_or(*until, |at| at.min(*until))
         });
         let dial = attempt.is_none().then_some(self.dial_at);
-        [attempt, dial, self.host.next_time(now)]
-            .into_iter()
-            .flatten()
-            .min()
+        // What has passed wakes nobody, and hides nothing that is to come.
+        let times = [attempt, dial, self.host.next_time(now)];
+        times.into_iter().flatten().filter(|at| *at > now).min()
     }
 }
 
@@ -377,6 +376,7 @@ impl Edge {
     pub(super) fn next_time(&self, now: Instant) -> Option<Instant> {
         let greeting = self.greeting.iter();
         let greeting = greeting.filter_map(|(_, handshake)| handshake.poll_timeout());
-        greeting.chain(self.host.next_time(now)).min()
+        let times = greeting.chain(self.host.next_time(now));
+        times.filter(|at| *at > now).min()
     }
 }
