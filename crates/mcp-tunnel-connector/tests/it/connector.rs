@@ -130,7 +130,7 @@ async fn a_trace_that_the_edge_began_reaches_the_server_and_a_callers_own_stays(
 async fn a_pending_gateway_shows_code_and_key_and_needs_no_new_dial() {
     let (edge, server) = (Edge::bind().await, Server::bind().await);
     let mut connector = connector(&edge, server.address);
-    let incoming = while_serving(&mut connector, edge.incoming()).await;
+    let incoming = while_serving(&mut connector, Box::pin(edge.incoming())).await;
     let mut pending = incoming.pend("K7QM-2F9D");
     let shown = tokio::select! {
         reason = pending.closed() => panic!("{reason}"),
@@ -226,7 +226,7 @@ async fn a_proxy_that_ends_tls_in_between_is_noticed() {
         let exporter = incoming.exporter().as_bytes();
         snapshot(&token).judge_link(&credential, &token.edge_name, exporter)
     };
-    let judged = while_serving(&mut connector, direct).await;
+    let judged = while_serving(&mut connector, Box::pin(direct)).await;
     assert!(judged.is_ok(), "{judged:?}");
 }
 
