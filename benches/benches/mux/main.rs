@@ -178,9 +178,13 @@ fn beside(options: &Options) -> Table {
             .take(RIVALS)
             .map(|peer| (peer.beside)(place, span));
         let outcomes: Vec<_> = outcomes.collect();
-        let figures = outcomes
-            .iter()
-            .map(|beside| Some(beside.as_ref()?.p99.as_secs_f64()));
+        // A peer whose bulk has stopped has nothing to be fair about.
+        let most = outcomes.iter().flatten().map(|beside| beside.bulk);
+        let half = most.fold(0.0, f64::max) / 2.0;
+        let figures = outcomes.iter().map(|beside| {
+            let beside = beside.as_ref().filter(|beside| beside.bulk >= half)?;
+            Some(beside.p99.as_secs_f64())
+        });
         let texts = outcomes.iter().map(|beside| match beside {
             Some(Beside { median, p99, bulk }) => format!(
                 "{:.2}/{:.2} ms, {:.1} MB/s",

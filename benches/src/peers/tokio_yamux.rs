@@ -1,4 +1,5 @@
-//! tokio-yamux (of tentacle) with its defaults: with wider windows, single streams come to a stop.
+//! tokio-yamux (of tentacle) with its defaults. A stream whose user writes without reading at the same time, as the bulk
+//! loads do, comes to a stop.
 
 use std::io;
 
