@@ -3,10 +3,11 @@
 use crate::error::ClientError;
 use crate::events::Events;
 use crate::http::Http;
+use crate::newest::NewestIds;
 use crate::stream::EventStream;
 use jiff::Timestamp;
 use managed_agents_api::{Event, EventFilter, EventType, StreamFilter, TimeRange};
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
@@ -22,15 +23,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How far before the newest event that is known the history is read again: events of one moment may come in any order.
 const OVERLAP: Duration = Duration::from_secs(30);
 
-/// Ids that are kept, about 10 MB in all: as many as our own servers let a session have. Were more to come between the
-/// opening of a stream and the end of its history, some could come twice.
-const IDS: usize = 100_000;
-
 /// Every event of a session once, from its first on, over lost connections.
 ///
 /// Opens the stream, then reads the history, then goes on with the stream, as the API wants it; and when the stream
 /// breaks, does so again with what is newer than the newest event that it knows, but for 30 s. A message that is queued
-/// while there is no stream comes when it is taken up. Keeps the ids of the newest 100,000 events that it gave out.
+/// while there is no stream comes when it is taken up. Keeps [the newest ids](NewestIds) that it gave out: were more to come
+/// between the opening of a stream and the end of its history, some could come twice.
 #[derive(Debug)]
 pub struct Follow {
     http: Http,
@@ -38,7 +36,7 @@ pub struct Follow {
     stream: Option<EventStream>,
     history: History,
     newest: Option<Timestamp>,
-    seen: Ids,
+    seen: NewestIds,
     ready: VecDeque<Event>,
     open_at: Option<Instant>,
     pause: Duration,
@@ -56,29 +54,6 @@ enum History {
     Read,
 }
 
-/// The newest ids that came.
-#[derive(Debug, Default)]
-struct Ids {
-    known: HashSet<String>,
-    order: VecDeque<String>,
-}
-
-impl Ids {
-    /// Whether it is new.
-    fn insert(&mut self, id: &str) -> bool {
-        if !self.known.insert(id.to_owned()) {
-            return false;
-        }
-        self.order.push_back(id.to_owned());
-        if self.order.len() > IDS
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-        true
-    }
-}
-
 impl Follow {
     pub(crate) fn new(http: Http, session_id: String) -> Self {
         Self {
@@ -90,7 +65,7 @@ impl Follow {
                 page: None,
             },
             newest: None,
-            seen: Ids::default(),
+            seen: NewestIds::default(),
             ready: VecDeque::new(),
             open_at: None,
             pause: PAUSE,

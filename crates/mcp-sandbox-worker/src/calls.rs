@@ -10,13 +10,11 @@
 //! The same event may come twice (from the stream and from the history): the second time it changes nothing. Nothing here
 //! does IO or knows the time.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
+use managed_agents_client::NewestIds;
 use serde_json::Value;
 
-/// Ids that are remembered, of events and of calls that are done. One costs about 100 bytes; a session that has more
-/// events within one connection than this could see an old one twice, which its history then corrects.
-const IDS: usize = 100_000;
 /// Calls that may wait at once. A server that sends more is not one.
 const WAITING: usize = 10_000;
 
@@ -92,8 +90,10 @@ pub(crate) enum Permission {
 #[derive(Debug)]
 pub(crate) struct Calls {
     tools: &'static [&'static str],
-    seen: Ids,
-    done: Ids,
+    /// A session that has more events within one connection than this keeps could see an old one twice, which its
+    /// history then corrects.
+    seen: NewestIds,
+    done: NewestIds,
     /// In the order in which they came.
     waiting: BTreeMap<u64, (Call, bool)>,
     number: HashMap<String, u64>,
@@ -113,8 +113,8 @@ impl Calls {
     pub(crate) fn new(tools: &'static [&'static str]) -> Self {
         Self {
             tools,
-            seen: Ids::default(),
-            done: Ids::default(),
+            seen: NewestIds::default(),
+            done: NewestIds::default(),
             waiting: BTreeMap::new(),
             number: HashMap::new(),
             next: 0,
@@ -275,33 +275,6 @@ impl Calls {
         for id in ids {
             self.finish(&id);
         }
-    }
-}
-
-/// The newest ids that came.
-#[derive(Debug, Default)]
-struct Ids {
-    known: HashSet<String>,
-    order: VecDeque<String>,
-}
-
-impl Ids {
-    /// Whether it is new.
-    fn insert(&mut self, id: &str) -> bool {
-        if !self.known.insert(id.to_owned()) {
-            return false;
-        }
-        self.order.push_back(id.to_owned());
-        if self.order.len() > IDS
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-        true
-    }
-
-    fn contains(&self, id: &str) -> bool {
-        self.known.contains(id)
     }
 }
 
