@@ -6,12 +6,13 @@ use anyhow::Result;
 use std::process::Command;
 
 /// Crates without IO, clock or randomness: they build for wasm32.
-pub(crate) const SANS_IO: [&str; 7] = [
+pub(crate) const SANS_IO: [&str; 8] = [
     "managed-agents-api",
     "managed-agents-loop",
     "mcp-dial-guard",
     "mcp-messages",
     "mcp-sandbox-executor",
+    "mcp-skill-zip",
     "mcp-tunnel-auth",
     "mcp-tunnel-proto",
 ];

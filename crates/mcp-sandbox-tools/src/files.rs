@@ -13,7 +13,6 @@ mod path;
 mod read;
 mod unpack;
 mod usage;
-mod zip;
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, Write};

@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Normal dependencies inside the workspace; the table is complete.
-const USES: [(&str, &[&str]); 20] = [
+const USES: [(&str, &[&str]); 21] = [
     ("managed-agents-api", &[]),
     ("managed-agents-client", &["managed-agents-api"]),
     ("managed-agents-loop", &["managed-agents-api"]),
@@ -16,6 +16,7 @@ const USES: [(&str, &[&str]); 20] = [
             "managed-agents-api",
             "managed-agents-loop",
             "mcp-dial-guard",
+            "mcp-skill-zip",
             "mcp-tunnel-auth",
         ],
     ),
@@ -29,7 +30,10 @@ const USES: [(&str, &[&str]); 20] = [
         "mcp-sandbox-linux",
         &["mcp-sandbox-executor", "mcp-sandbox-tools"],
     ),
-    ("mcp-sandbox-tools", &["mcp-sandbox-executor"]),
+    (
+        "mcp-sandbox-tools",
+        &["mcp-sandbox-executor", "mcp-skill-zip"],
+    ),
     (
         "mcp-sandbox-worker",
         &[
@@ -61,6 +65,7 @@ const USES: [(&str, &[&str]); 20] = [
             "mcp-tunnel-transport",
         ],
     ),
+    ("mcp-skill-zip", &[]),
     ("mcp-tunnel-auth", &[]),
     ("mcp-tunnel-proto", &[]),
     ("mcp-tunnel-transport", &["mcp-tunnel-proto"]),

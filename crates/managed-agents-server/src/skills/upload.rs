@@ -9,11 +9,12 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use managed_agents_api::ErrorType;
 use managed_agents_api::serve::ApiError;
+use mcp_skill_zip::is_zip;
 use multer::{Constraints, Field, Multipart, SizeLimit};
 use tokio::sync::Semaphore;
 
 use super::frontmatter::Frontmatter;
-use super::zip::{self, ZipError};
+use super::zip::{self, ArchiveError};
 use crate::hooks::{NAME_MOST, checked_text};
 
 /// A version of a skill, judged.
@@ -131,7 +132,7 @@ fn insert(files: &mut Files, path: String, file: File) -> Result<(), ApiError> {
 /// The files themselves, where they are in one archive.
 fn unpacked(files: Files) -> Result<Files, ApiError> {
     let archive = match files.first_key_value() {
-        Some((_, only)) if files.len() == 1 && zip::is_zip(&only.content) => only.content.clone(),
+        Some((_, only)) if files.len() == 1 && is_zip(&only.content) => only.content.clone(),
         _ => return Ok(files),
     };
     let mut files = Files::new();
@@ -143,9 +144,9 @@ fn unpacked(files: Files) -> Result<Files, ApiError> {
     Ok(files)
 }
 
-fn unusable(error: ZipError) -> ApiError {
+fn unusable(error: ArchiveError) -> ApiError {
     match error {
-        ZipError::TooLarge => too_large(),
+        ArchiveError::TooLarge => too_large(),
         other => ApiError::invalid(format!("files: {other}")),
     }
 }
@@ -321,11 +322,11 @@ mod tests {
         );
     }
 
-    async fn read_archive(entries: &[zip::tests::Written<'_>]) -> Result<Upload, String> {
+    async fn read_archive(entries: &[(&str, u32, &[u8])]) -> Result<Upload, String> {
         let head =
             "--x\r\ncontent-disposition: form-data; name=\"files[]\"; filename=\"a.zip\"\r\n\r\n";
         let mut body = head.as_bytes().to_vec();
-        body.extend(zip::tests::written(entries));
+        body.extend(mcp_skill_zip::archive(entries).unwrap());
         body.extend(b"\r\n--x--\r\n");
         let mut request = form(&[]);
         *request.body_mut() = body.into();

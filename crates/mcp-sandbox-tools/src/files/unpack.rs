@@ -8,6 +8,7 @@
 //!
 //! Links and special files are skipped. A size that an archive states is never believed: what comes out is counted.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt as _;
@@ -15,8 +16,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
-
-use super::zip;
+use mcp_skill_zip::{Kind, entries};
 
 /// Largest archive: what the worker fetches at most.
 const ARCHIVE_BYTES: u64 = 64 * 1024 * 1024;
@@ -27,17 +27,6 @@ const ENTRIES: usize = 10_000;
 /// Directories above a file.
 const DEPTH: usize = 32;
 
-const FILE_TYPE: u32 = 0o170_000;
-const REGULAR: u32 = 0o100_000;
-
-/// What an entry is; everything else is skipped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Directory,
-    File { executable: bool },
-    Other,
-}
-
 /// What an archive is read for; names alone need not be decompressed where the format has them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pass {
@@ -45,7 +34,7 @@ enum Pass {
     Content,
 }
 
-/// Gets each entry: its name, what it is, and its content.
+/// Gets each entry: its name, what it is (what is neither directory nor file is skipped), and its content.
 type Visit<'a> = dyn FnMut(&Path, Kind, &mut dyn Read) -> io::Result<()> + 'a;
 
 /// Unpacks an archive, which is removed, to a directory, which is replaced; says how many files came out.
@@ -173,15 +162,9 @@ fn each(archive: &[u8], pass: Pass, visit: &mut Visit<'_>) -> io::Result<()> {
 }
 
 fn each_of_zip(archive: &[u8], pass: Pass, visit: &mut Visit<'_>) -> io::Result<()> {
-    for entry in zip::entries(archive, ENTRIES)? {
-        let kind = match entry.mode & FILE_TYPE {
-            _ if entry.is_directory() => Kind::Directory,
-            0 | REGULAR => Kind::File {
-                executable: entry.mode & 0o111 != 0,
-            },
-            _ => Kind::Other,
-        };
-        let name = Path::new(std::ffi::OsStr::from_bytes(entry.name));
+    for entry in entries(archive, ENTRIES)? {
+        let name = Path::new(OsStr::from_bytes(entry.name()));
+        let kind = entry.kind();
         match (kind, pass) {
             (Kind::File { .. }, Pass::Content) => {
                 entry.read(|content| visit(name, kind, content))?;

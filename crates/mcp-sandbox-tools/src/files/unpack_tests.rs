@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use flate2::Compression;
-use flate2::write::{DeflateEncoder, GzEncoder};
+use flate2::write::GzEncoder;
 
 use super::*;
 
@@ -34,61 +34,9 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     packed.finish().unwrap()
 }
 
-/// An archive as other programs write it; `stated` replaces the size that the directory states.
-fn zip_of(entries: &[(&str, &[u8], u32)], stated: Option<u32>) -> Vec<u8> {
-    let (mut archive, mut central) = (Vec::new(), Vec::new());
-    for (name, content, mode) in entries {
-        let mut deflate = DeflateEncoder::new(Vec::new(), Compression::fast());
-        deflate.write_all(content).unwrap();
-        let packed = deflate.finish().unwrap();
-        let mut crc = flate2::Crc::new();
-        crc.update(content);
-        let size = stated.map_or_else(|| long(content.len()), u32::to_le_bytes);
-        let name_length = short(name.len());
-        let mut sizes = crc.sum().to_le_bytes().to_vec();
-        sizes.extend(long(packed.len()));
-        sizes.extend(size);
-        let start = long(archive.len());
-        archive.extend(LOCAL);
-        archive.extend([20, 0, 0, 0, 8, 0, 0, 0, 0, 0]);
-        archive.extend(&sizes);
-        archive.extend(name_length);
-        archive.extend([0, 0]);
-        archive.extend(name.as_bytes());
-        archive.extend(&packed);
-        central.extend(CENTRAL);
-        central.extend([20, 3, 20, 0, 0, 0, 8, 0, 0, 0, 0, 0]);
-        central.extend(&sizes);
-        central.extend(name_length);
-        central.extend([0; 8]);
-        central.extend((mode << 16).to_le_bytes());
-        central.extend(start);
-        central.extend(name.as_bytes());
-    }
-    let (start, length) = (long(archive.len()), long(central.len()));
-    let count = short(entries.len());
-    archive.extend(central);
-    archive.extend(END);
-    archive.extend([0; 4]);
-    archive.extend(count);
-    archive.extend(count);
-    archive.extend(length);
-    archive.extend(start);
-    archive.extend([0, 0]);
-    archive
+fn zip_of(entries: &[(&str, u32, &[u8])]) -> Vec<u8> {
+    mcp_skill_zip::archive(entries).unwrap()
 }
-
-fn short(number: usize) -> [u8; 2] {
-    u16::try_from(number).unwrap().to_le_bytes()
-}
-
-fn long(number: usize) -> [u8; 4] {
-    u32::try_from(number).unwrap().to_le_bytes()
-}
-
-const LOCAL: [u8; 4] = *b"PK\x03\x04";
-const CENTRAL: [u8; 4] = *b"PK\x01\x02";
-const END: [u8; 4] = *b"PK\x05\x06";
 
 /// Unpacks to `skill` in a fresh folder.
 fn run(archive: &[u8]) -> (tempfile::TempDir, io::Result<usize>) {
@@ -151,8 +99,8 @@ fn tar_gzip_and_zip_come_out_alike_with_and_without_a_directory_around() {
             }
         };
         let zip = named.iter();
-        let zip = zip.map(|(n, c, m)| (n.as_str(), c.as_bytes(), mode(n, *m)));
-        check_unpacks(&zip_of(&zip.collect::<Vec<_>>(), None));
+        let zip = zip.map(|(n, c, m)| (n.as_str(), mode(n, *m), c.as_bytes()));
+        check_unpacks(&zip_of(&zip.collect::<Vec<_>>()));
     }
 }
 
@@ -164,7 +112,7 @@ fn names_that_lead_out_are_refused() {
             "leads out",
         );
         check_refused(
-            &zip_of(&[("ok", b"", 0o644), (name, b"x", 0o644)], None),
+            &zip_of(&[("ok", 0o644, b""), (name, 0o644, b"x")]),
             "leads out",
         );
     }
@@ -172,13 +120,10 @@ fn names_that_lead_out_are_refused() {
 
 #[test]
 fn links_and_special_files_are_skipped() {
-    let zip = zip_of(
-        &[
-            ("SKILL.md", b"words", 0o100_644),
-            ("link", b"/etc/passwd", 0o120_777),
-        ],
-        None,
-    );
+    let zip = zip_of(&[
+        ("SKILL.md", 0o100_644, b"words"),
+        ("link", 0o120_777, b"/etc/passwd"),
+    ]);
     let mut tar = tar::Builder::new(Vec::new());
     for (name, kind) in [
         ("link", tar::EntryType::Symlink),
@@ -207,9 +152,13 @@ fn links_and_special_files_are_skipped() {
 #[test]
 fn bombs_are_counted_as_they_come() {
     let much = vec![0; usize::try_from(UNPACKED_BYTES).unwrap() + 1];
-    check_refused(&zip_of(&[("a", &much, 0o644)], None), "too much");
+    let mut zip = zip_of(&[("a", 0o644, &much)]);
+    check_refused(&zip, "too much");
     // It states little; no more than that is ever read.
-    check_refused(&zip_of(&[("a", &much, 0o644)], Some(10)), "damaged");
+    let central = zip.windows(4).position(|four| four == b"PK\x01\x02");
+    let size = central.unwrap() + 24;
+    zip[size..size + 4].copy_from_slice(&10u32.to_le_bytes());
+    check_refused(&zip, "damaged");
     let mut tar = tar_of(&[]);
     tar.clear();
     let mut header = tar::Header::new_ustar();
@@ -227,15 +176,15 @@ fn too_many_entries_and_too_deep_ones_are_refused() {
     let names = (0..=ENTRIES).map(|n| format!("f{n}")).collect::<Vec<_>>();
     let entries = names.iter().map(|n| (n.as_str(), "", 0o644));
     check_refused(&tar_of(&entries.collect::<Vec<_>>()), "too many");
-    let entries = names.iter().map(|n| (n.as_str(), &b""[..], 0o644));
-    check_refused(&zip_of(&entries.collect::<Vec<_>>(), None), "too many");
+    let entries = names.iter().map(|n| (n.as_str(), 0o644, &b""[..]));
+    check_refused(&zip_of(&entries.collect::<Vec<_>>()), "too many");
     let deep = "d/".repeat(DEPTH) + "f";
     check_refused(&tar_of(&[(&deep, "", 0o644)]), "too deep");
 }
 
 #[test]
 fn damage_anywhere_is_an_error_and_never_a_panic() {
-    let zip = zip_of(&[("SKILL.md", b"words words words", 0o100_644)], None);
+    let zip = zip_of(&[("SKILL.md", 0o100_644, b"words words words")]);
     let tar = gzip(&tar_of(&FILES));
     for whole in [zip, tar] {
         for cut in 0..whole.len() {
