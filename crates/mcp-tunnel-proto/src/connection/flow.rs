@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 
 use crate::{Violation, wire::MAX_OFFSET};
 
+/// A whole frame of payload.
+pub(crate) const FRAME: u64 = 16 * 1024;
+
 /// What this side may send: a limit the peer raises, and what of it is used.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Credit {
@@ -165,6 +168,13 @@ impl Window {
     fn target(&self) -> u64 {
         self.consumed.saturating_add(self.size).min(MAX_OFFSET)
     }
+}
+
+/// What goes by in `time` at `rate` bytes per second, in whole frames.
+pub(crate) fn within(rate: u64, time: Duration) -> u64 {
+    let bytes = u128::from(rate).saturating_mul(time.as_nanos()) / 1_000_000_000;
+    let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+    bytes.checked_next_multiple_of(FRAME).unwrap_or(u64::MAX)
 }
 
 /// Payload length as an amount of credit.
