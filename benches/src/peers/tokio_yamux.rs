@@ -1,11 +1,14 @@
-//! tokio-yamux (of tentacle) with its defaults. A stream whose user writes without reading at the same time, as the bulk
-//! loads do, comes to a stop.
+//! tokio-yamux (of tentacle) with its defaults.
 
-use std::io;
+use std::{future::poll_fn, io, pin::Pin};
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::StreamExt as _;
-use tokio::{io::AsyncWriteExt, task::JoinSet};
+use tokio::{
+    io::{AsyncWrite as _, AsyncWriteExt as _},
+    task::JoinSet,
+};
+use tokio_util::io::poll_read_buf;
 use tokio_yamux::{Config, Control, Session, StreamHandle};
 
 use crate::{
@@ -19,13 +22,13 @@ pub struct TokioYamux;
 impl Mux for TokioYamux {
     const NAME: &'static str = "tokio-yamux";
     type Client = Control;
-    type Near = StreamHandle;
-    type Far = StreamHandle;
+    type Near = Both;
+    type Far = Both;
 
-    async fn serve(io: ServerIo, mut taken: impl FnMut(StreamHandle) + Send) {
+    async fn serve(io: ServerIo, mut taken: impl FnMut(Both) + Send) {
         let mut session = Session::new_server(io, Config::default());
         while let Some(Ok(stream)) = session.next().await {
-            taken(stream);
+            taken(Both::of(stream));
         }
     }
 
@@ -36,25 +39,57 @@ impl Mux for TokioYamux {
         control
     }
 
-    async fn open(client: &Control, first: Bytes, last: bool) -> io::Result<StreamHandle> {
+    async fn open(client: &Control, first: Bytes, last: bool) -> io::Result<Both> {
         let opened = client.clone().open_stream().await;
-        let mut stream = opened.map_err(io::Error::other)?;
+        let mut stream = Both::of(opened.map_err(io::Error::other)?);
         stream.send(first, last).await?;
         Ok(stream)
     }
 }
 
-impl Conduit for StreamHandle {
-    async fn send(&mut self, piece: Bytes, last: bool) -> io::Result<()> {
-        self.write_all(&piece).await?;
+/// A stream that is read while it waits for room: only then does it see that there is some.
+pub struct Both {
+    stream: StreamHandle,
+    ahead: BytesMut,
+}
+
+impl Both {
+    fn of(stream: StreamHandle) -> Self {
+        let ahead = BytesMut::new();
+        Self { stream, ahead }
+    }
+
+    async fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        poll_fn(|cx| {
+            let written = Pin::new(&mut self.stream).poll_write(cx, piece);
+            if written.is_ready() {
+                return written;
+            }
+            // An end or an error of this direction is not one of the other.
+            let _read = poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.ahead);
+            Pin::new(&mut self.stream).poll_write(cx, piece)
+        })
+        .await
+    }
+}
+
+impl Conduit for Both {
+    async fn send(&mut self, mut piece: Bytes, last: bool) -> io::Result<()> {
+        while !piece.is_empty() {
+            let written = self.write(&piece).await?;
+            piece.advance(written);
+        }
         if last {
-            AsyncWriteExt::shutdown(self).await?;
+            self.stream.shutdown().await?;
         }
         Ok(())
     }
 
     async fn recv(&mut self) -> io::Result<Received> {
-        match super::read(self).await {
+        if !self.ahead.is_empty() {
+            return Ok(Received::of(&self.ahead.split()));
+        }
+        match super::read(&mut self.stream).await {
             // An end that follows the other direction's is said so.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Received::of(&[])),
             received => received,

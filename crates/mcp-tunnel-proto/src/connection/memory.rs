@@ -17,8 +17,8 @@ use crate::StreamId;
 /// slower than its sender finds what it is allowed in line before every small answer: at 1 ms and 3 GB/s that were 6 MB.
 const LEAST_ROUND_TRIP: Duration = Duration::from_micros(100);
 
-/// Bytes per second of the fastest link whose first wide window is not too narrow.
-const FASTEST: u64 = 1_250_000_000;
+/// Twice the bytes per second of the fastest link for which a first wide window is not too narrow, 10 Gbit/s.
+const TWICE_THE_FASTEST: u64 = 2 * 1_250_000_000;
 
 /// The round trip of a link that has answered no ping yet.
 const USUAL_ROUND_TRIP: Duration = Duration::from_millis(50);
@@ -172,7 +172,7 @@ impl Connection {
         let first = self.agreed.local.stream_window;
         if wanted > size {
             let wide = self.config.wide_stream_window();
-            let wide = wide.min(flow::within(FASTEST, round_trip * 2));
+            let wide = wide.min(flow::within(TWICE_THE_FASTEST, round_trip));
             let wanted = wanted.max(wide).min(self.config.max_stream_window());
             let most = self.config.shared_window();
             let extra = wanted.saturating_sub(first);
