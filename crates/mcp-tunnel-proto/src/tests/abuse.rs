@@ -48,6 +48,7 @@ fn open(n: u64) -> Vec<u8> {
 
 /// CVE-2023-44487: open and reset in a loop. The slots run out long before the budget does.
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn rapid_reset_meets_the_slots() {
     let code = ResetCode::CANCELLED;
     let taken = flood(Violation::StreamLimit, CloseCode::STREAM_LIMIT, |n| {
@@ -69,6 +70,7 @@ fn rapid_reset_meets_the_slots() {
 
 /// The same against an application that lets go at once: then the budget for resets holds.
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn rapid_reset_meets_the_budget() {
     let mut pair = Pair::new();
     pair.run();
@@ -106,6 +108,7 @@ fn rapid_reset_meets_the_budget() {
 
 /// CVE-2025-8671: making this side send resets counts as well.
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn provoked_resets_meet_the_budget() {
     let code = ResetCode::CANCELLED;
     let taken = flood(Violation::FloodResets, CloseCode::FLOOD_RESETS, |n| {
@@ -121,6 +124,7 @@ fn provoked_resets_meet_the_budget() {
 
 /// The same by way of the application, which refuses whatever comes: it costs as much again as the opens.
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn refused_opens_meet_the_budget() {
     let mut pair = Pair::new();
     pair.run();
@@ -145,6 +149,7 @@ fn refused_opens_meet_the_budget() {
 
 /// Refusals by the peer of what this side opened cost it nothing: they are as many as this side's own opens.
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn refusals_of_own_streams_are_no_flood() {
     let mut pair = Pair::new();
     for n in 0..20_000 {
@@ -207,6 +212,7 @@ fn unknown_frame_flood() {
 
 /// CVE-2019-9515 in its shape: updates that move nothing.
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn credit_flood() {
     let start = Config::default().session_window();
     for frame in [
@@ -222,6 +228,7 @@ fn credit_flood() {
 
 /// Updates that move something are cheaper, and not free: a peer raises what nobody uses.
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn flood_of_worthwhile_credit() {
     let mut pair = Pair::new();
     pair.run();
@@ -239,6 +246,7 @@ fn flood_of_worthwhile_credit() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn frames_for_closed_streams_flood() {
     let taken = flood(
         Violation::FloodClosed,
@@ -256,6 +264,7 @@ fn frames_for_closed_streams_flood() {
 
 /// CVE-2019-9511: payload that dribbles in. What ends a stream is not counted, since OPEN was.
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn small_frame_flood() {
     let mut pair = Pair::new();
     pair.run();
@@ -297,6 +306,7 @@ fn empty_frames_are_no_frames() {
 
 /// CVE-2024-32984: a peer that never reads makes nothing grow here.
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn answers_to_a_peer_that_never_reads_are_bounded() {
     let mut pair = Pair::new();
     for n in 1..=1000 {
@@ -317,6 +327,7 @@ fn answers_to_a_peer_that_never_reads_are_bounded() {
 
 /// The least interval between pings that can be set, on both sides.
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn fast_pings_are_no_flood() {
     let config = Config::default().set_ping_interval(Duration::from_millis(10));
     let mut pair = Pair::with(config.clone(), config);
@@ -329,6 +340,7 @@ fn fast_pings_are_no_flood() {
 
 /// Budgets come back with time.
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn budgets_refill() {
     let mut pair = Pair::new();
     pair.run();
@@ -342,6 +354,7 @@ fn budgets_refill() {
 
 /// An honest storm: every running call of a full session is cancelled at once, twice over.
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn honest_bursts_pass() {
     let mut pair = Pair::new();
     for _ in 0..2 {
@@ -364,6 +377,7 @@ fn honest_bursts_pass() {
 
 /// A side whose callers cancel faster than its peer puts up with makes them wait, and is never blamed.
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn cancels_are_paced() {
     let mut pair = Pair::new();
     let start = pair.now;
@@ -405,6 +419,7 @@ fn cancels_are_paced() {
 /// What budgets are for at 40,000 calls a second on one link for a minute, one in ten cancelled, and answers that come
 /// token by token on 1,024 streams beside them.
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn heavy_use_spends_no_budget() {
     let start = epoch();
     let mut budget = Budget::new();
@@ -437,6 +452,7 @@ fn heavy_use_spends_no_budget() {
 
 /// The same through two whole sessions, a second of it.
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn forty_thousand_calls_a_second_trip_nothing() {
     let mut pair = Pair::new();
     for round in 0..100 {

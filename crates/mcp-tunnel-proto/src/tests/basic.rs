@@ -24,6 +24,7 @@ fn open_carries_first_payload_and_fin() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn bulk_flows_both_ways_beyond_every_window() {
     let mut pair = Pair::new();
     let id = pair.edge.open(b"");

@@ -77,6 +77,7 @@ fn feed(bytes: &[u8], pieces: &[usize]) -> (Pair, Vec<Event>) {
 
 proptest! {
     #[test]
+    #[cfg_attr(miri, ignore = "minutes under an interpreter")]
     fn any_chunking_gives_the_same_events(
         frames in prop::collection::vec(peer_frame(), 1..40),
         pieces in prop::collection::vec(1_usize..2000, 1..20),
@@ -93,6 +94,7 @@ proptest! {
 
     /// Events fetched after every piece: more wake-ups, but the same streams, bytes and end.
     #[test]
+    #[cfg_attr(miri, ignore = "minutes under an interpreter")]
     fn any_chunking_with_polls_between_gives_the_same_streams(
         frames in prop::collection::vec(peer_frame(), 1..40),
         pieces in prop::collection::vec(1_usize..2000, 1..20),
@@ -117,6 +119,7 @@ proptest! {
 
     /// Bytes of no meaning: no panic, and the session ends at most once.
     #[test]
+    #[cfg_attr(miri, ignore = "minutes under an interpreter")]
     fn noise_in_any_chunking_never_panics(
         bytes in prop::collection::vec(any::<u8>(), 0..4000),
         pieces in prop::collection::vec(1_usize..200, 1..20),

@@ -233,6 +233,7 @@ fn frames_in(bytes: &[u8]) -> Vec<Frame> {
 
 /// A thousand readers that never read: what is kept is bounded by the stream windows, and others are unharmed.
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn a_thousand_slow_readers_harm_nobody() {
     let config = Config::default()
         .set_max_streams(1024)
@@ -336,6 +337,7 @@ fn small_reads_give_no_small_grants() {
 
 /// What a stalled link holds: the session's buffer, and one quantum a stream beyond it.
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn buffers_for_a_stalled_link_are_bounded() {
     let config = Config::default()
         .set_send_buffer(64 * 1024)

@@ -80,6 +80,7 @@ fn wide(window: u64) -> Config {
 /// SCHED-2: one bulk stream and 100 small calls on a link of 10 MB/s: each call has left one quantum of the bulk and
 /// the small calls that wait already after it was made, whenever that was.
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn one_bulk_and_a_hundred_small_calls() {
     let config = wide(4 << 20);
     let mut pair = Pair::with(config.clone(), config);
@@ -128,6 +129,7 @@ fn one_bulk_and_a_hundred_small_calls() {
 
 /// SCHED-3: interactive first, but bulk and background are not starved: one turn in nine of what is above.
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn urgent_streams_go_first_and_starve_nobody() {
     let config = wide(8 << 20);
     let mut pair = Pair::with(config.clone(), config);
@@ -179,6 +181,7 @@ fn control_overtakes_payload() {
 
 /// SCHED-1: new streams with first payload do not keep the old ones waiting, however many come.
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn a_stream_of_opens_starves_nobody() {
     let config = wide(4 << 20);
     let mut pair = Pair::with(config.clone(), config);

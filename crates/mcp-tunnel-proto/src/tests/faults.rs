@@ -276,6 +276,7 @@ fn goaway_leaves_the_streams_of_its_sender() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn writable_means_room() {
     let mut pair = Pair::new();
     let ids: Vec<_> = (0..3).map(|_| pair.edge.open(b"")).collect();

@@ -501,6 +501,7 @@ fn play(mut world: World, ops: &[Op]) {
 
 proptest! {
     #[test]
+    #[cfg_attr(miri, ignore = "minutes under an interpreter")]
     fn random_operations_keep_every_promise(ops in prop::collection::vec(op(), 1..250)) {
         play(World::new(false), &ops);
     }
@@ -508,6 +509,7 @@ proptest! {
     /// RESUME-5: broken links change nothing of what a stream promises, and neither do claims that come twice, late, or
     /// while the old link still lives (RESUME-2, RESUME-7).
     #[test]
+    #[cfg_attr(miri, ignore = "minutes under an interpreter")]
     fn random_operations_and_cuts_keep_every_promise(
         ops in prop::collection::vec(op_or_cut(), 1..250),
     ) {

@@ -145,6 +145,7 @@ impl World {
 
 proptest! {
     #[test]
+    #[cfg_attr(miri, ignore = "minutes under an interpreter")]
     fn paced_cancels_lose_nothing(ops in prop::collection::vec(op(), 1..120)) {
         let mut world = World::new();
         for op in ops {

@@ -84,6 +84,7 @@ fn carry_with_cut(pair: &mut Pair, left: &mut Option<usize>) {
 
 /// RESUME-5, ACK-1: the link breaks at every byte of a session, in turn; nobody notices.
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn a_cut_at_every_byte_is_invisible() {
     let mut total = 0;
     let mut probe = pair();
@@ -158,6 +159,7 @@ fn an_ack_while_replaying_is_taken() {
 
 /// RESUME-5: credits that were lost with the link are said again.
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn lost_credits_are_said_again() {
     let config = Config::default()
         .set_stream_window(10_000)
@@ -202,6 +204,7 @@ fn lost_credits_are_said_again() {
 
 /// ACK-1, ACK-3: what is kept stays within the session's credit and a little, however long a link lasts.
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn what_is_kept_is_bounded() {
     let config = Config::default().set_session_window(256 * 1024);
     let mut pair = Pair::resumable(config.clone(), config);
@@ -475,6 +478,7 @@ fn draining_does_not_wait_for_a_ping() {
 
 /// A link that breaks every moment, under many streams whose credits are said again each time, is no flood.
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn credits_said_again_are_no_flood() {
     let mut pair = pair();
     for _ in 0..1000 {
@@ -504,6 +508,7 @@ fn detaching_again_buys_no_time() {
 
 /// The honest rate of acknowledgements, one a call, is no flood.
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn one_ack_a_call_is_no_flood() {
     let mut pair = pair();
     for _ in 0..4200 {

@@ -71,6 +71,7 @@ fn act(end: &mut End, words: &[&str]) {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn sessions_match_their_vectors() {
     for record in records(include_str!("../../vectors/sessions.txt")) {
         let mut steps = record.iter();

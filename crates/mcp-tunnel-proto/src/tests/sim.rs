@@ -193,6 +193,7 @@ fn number(name: &str) -> Option<u64> {
 
 /// RESUME-2, RESUME-5, RESUME-7
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn no_network_loses_doubles_or_blocks_anything() {
     let seeds = match number("MCP_SIM_SEED") {
         Some(seed) => seed..seed + 1,

@@ -300,6 +300,7 @@ fn unknown_kind_reaches_the_application() {
 
 /// STREAM-5: stops and credits that cross the end of their stream are ignored, however late.
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn crossing_frames_are_ignored() {
     let (mut pair, first) = opened();
     let exchange = |pair: &mut Pair, id: StreamId| {

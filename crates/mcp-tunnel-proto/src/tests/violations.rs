@@ -214,6 +214,7 @@ fn more_streams_than_granted() {
 
 /// CREDIT-2, CREDIT-3
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn payload_beyond_credit() {
     check(
         &[&open(2, 10_001)],

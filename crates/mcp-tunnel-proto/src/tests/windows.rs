@@ -175,6 +175,7 @@ fn share(megabits: u64, round_trip: Duration) -> u64 {
 
 /// Within twelve round trips and 100 ms of its first byte a bulk stream gets nine tenths of the link.
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn a_bulk_stream_fills_the_link() {
     for round_trip in [0, 20, 60] {
         for megabits in [10, 100, 1000, 2000] {
@@ -189,6 +190,7 @@ fn a_bulk_stream_fills_the_link() {
 
 /// What has grown goes back: of a stream that slows down, as its promise is used up; of one that ends, at once.
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn windows_shrink_when_they_are_not_needed() {
     let (mut world, mut bulk) = grown(1000, 20 * MS, Config::default());
     let receiver = &world.pair.edge.connection;
@@ -227,6 +229,7 @@ fn windows_shrink_when_they_are_not_needed() {
 
 /// Without any memory beyond the least everything goes on, in both directions at once.
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn nothing_stands_still_without_memory() {
     let config = Config::default()
         .set_retained(1)
@@ -262,6 +265,7 @@ fn nothing_stands_still_without_memory() {
 /// A thousand readers that keep up at first, so that their windows grow, and then read no more: what they hold stays
 /// within the formula of [`Config`], and a stream that comes later goes on as before.
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn a_thousand_slow_readers_hold_what_is_stated() {
     let config = Config::default()
         .set_max_streams(1024)
@@ -303,6 +307,7 @@ fn a_thousand_slow_readers_hold_what_is_stated() {
 
 /// A peer that gives any credit and acknowledges nothing makes this side keep no more than it always may.
 #[test]
+#[cfg_attr(miri, ignore = "minutes under an interpreter")]
 fn an_ungrateful_peer_is_sent_little() {
     let mut pair = Pair::resumable(Config::default(), Config::default());
     let id = pair.edge.open(b"");
