@@ -1,7 +1,7 @@
 //! What continuous integration runs, in the order that fails soonest.
 
-use crate::shell::{cargo, installed, root, step};
-use crate::{api, bench, fuzz, release, setup, tidy};
+use crate::shell::{cargo, left_out, root, step, works};
+use crate::{api, bench, fuzz, miri, packages, release, setup, tidy, tools};
 use anyhow::Result;
 use std::process::Command;
 
@@ -59,7 +59,7 @@ pub(crate) fn run(full: bool) -> Result<()> {
     wasm()?;
     test(Skipping::Forbidden)?;
     docs()?;
-    fuzz::run(None, SMOKE_SECONDS)?;
+    fuzz::run(None, SMOKE_SECONDS, false)?;
     step(
         "bans, licences, sources",
         &mut deny("check --hide-inclusion-graph bans licenses sources")?,
@@ -93,58 +93,37 @@ fn docs() -> Result<()> {
 fn long() -> Result<()> {
     setup::run_for_long()?;
     sandboxes()?;
-    let hack = installed("cargo-hack")?;
-    let each = "hack check --workspace --feature-powerset --no-dev-deps --locked";
-    step(
-        "feature powerset",
-        Command::new(hack).args(each.split(' ')).current_dir(root()),
-    )?;
+    features()?;
     api::run(false)?;
     release::semver()?;
     release::package()?;
     bench::run("mux", true, None)?;
     oldest()?;
-    miri()
+    miri::run()
 }
 
-/// The compiler that the crates without IO and the transport promise to build with.
-pub(crate) const OLDEST: &str = "1.88.0";
+/// Each package alone, with each set of its features: what a build of the whole workspace would lend it is missing then.
+fn features() -> Result<()> {
+    let mut hack = Command::new(tools::HACK.installed()?);
+    // The defaults are sums of features that are tried by themselves.
+    hack.args(["hack", "check", "--workspace", "--feature-powerset"])
+        .args(["--exclude-features", "default", "--locked", "--quiet"])
+        .current_dir(root());
+    step("feature powerset", &mut hack)
+}
 
+/// The compilers that the manifests promise to build with.
 fn oldest() -> Result<()> {
-    let packages = SANS_IO.map(|name| format!("-p {name}")).join(" ");
-    let check = format!("+{OLDEST} check --locked --quiet {packages} -p mcp-tunnel-transport");
-    let title = format!("compiler {OLDEST}");
-    if works(&format!("+{OLDEST} --version")) {
-        step(&title, &mut cargo(&check))
-    } else {
-        left_out(&title, &format!("rustup toolchain install {OLDEST}"))
+    for (version, names) in packages::by_oldest_compiler()? {
+        let title = format!("compiler {version}");
+        if !works(&format!("+{version} --version")) {
+            left_out(&title, &format!("rustup toolchain install {version}"));
+            continue;
+        }
+        let mut check = cargo(&format!("+{version} check --locked --quiet --all-features"));
+        check.args(names.iter().flat_map(|name| ["-p", name]));
+        step(&title, &mut check)?;
     }
-}
-
-/// The core's unit tests under the interpreter that finds undefined behaviour, in the code that it uses too: those that
-/// are short, since it takes hundreds of times as long.
-fn miri() -> Result<()> {
-    let title = "miri over the protocol core";
-    if !works("+nightly miri --version") {
-        let cure = "rustup toolchain install nightly -c miri -c rust-src";
-        return left_out(title, cure);
-    }
-    let mut miri = cargo("+nightly miri test --quiet --locked -p mcp-tunnel-proto --lib --");
-    miri.args(["tests::basic", "tests::streams", "tests::goaway"])
-        .args(["tests::handshake", "tests::resume_handshake"])
-        .env("MIRIFLAGS", "-Zmiri-disable-isolation");
-    step(title, &mut miri)
-}
-
-/// Whether a cargo of another toolchain is there.
-fn works(args: &str) -> bool {
-    let output = cargo(args).output();
-    output.is_ok_and(|output| output.status.success())
-}
-
-/// Says plainly that a step did not run: not every machine can have every toolchain.
-fn left_out(title: &str, cure: &str) -> Result<()> {
-    eprintln!("\n== {title}: NOT RUN, its toolchain is missing here; to have it: {cure}");
     Ok(())
 }
 
@@ -166,7 +145,7 @@ fn sandboxes() -> Result<()> {
 }
 
 fn deny(args: &str) -> Result<Command> {
-    let mut command = Command::new(installed("cargo-deny")?);
+    let mut command = Command::new(tools::DENY.installed()?);
     command.args(args.split(' ')).current_dir(root());
     Ok(command)
 }

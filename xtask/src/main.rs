@@ -9,11 +9,14 @@ mod api;
 mod bench;
 mod ci;
 mod fuzz;
+mod miri;
+mod packages;
 mod release;
 mod setup;
 mod shell;
 mod soak;
 mod tidy;
+mod tools;
 
 use clap::{Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
@@ -36,6 +39,9 @@ enum Task {
         /// Also what only benchmarks need (Debian packages, as root).
         #[arg(long)]
         benches: bool,
+        /// Also what only `ci --full` needs: compilers, cargo tools, guests for sandboxes.
+        #[arg(long)]
+        full: bool,
     },
     /// Pass every test; installs what is missing first.
     Test,
@@ -75,15 +81,28 @@ enum Task {
         /// How long each target runs.
         #[arg(long, default_value_t = 300)]
         seconds: u32,
+        /// Commit the least number of inputs that reach all the code that was reached: under fuzz/found.
+        #[arg(long)]
+        keep: bool,
     },
     /// Look up known vulnerabilities (needs the advisory database on the network).
     Audit,
 }
 
+fn set_up(benches: bool, full: bool) -> anyhow::Result<()> {
+    setup::run()?;
+    if benches {
+        setup::run_for_benches()?;
+    }
+    if full {
+        setup::run_for_long()?;
+    }
+    Ok(())
+}
+
 fn main() -> ExitCode {
     let done = match Args::parse().command {
-        Task::Setup { benches: false } => setup::run(),
-        Task::Setup { benches: true } => setup::run().and_then(|()| setup::run_for_benches()),
+        Task::Setup { benches, full } => set_up(benches, full),
         Task::Test => ci::test(ci::Skipping::Allowed),
         Task::Ci { full } => ci::run(full),
         Task::Api { bless } => api::run(bless),
@@ -91,7 +110,11 @@ fn main() -> ExitCode {
         Task::Bench { name, quick, json } => bench::run(&name, quick, json.as_deref()),
         Task::Soak(soak) => soak::run(&soak),
         Task::Tidy => tidy::run(),
-        Task::Fuzz { name, seconds } => fuzz::run(name.as_deref(), seconds),
+        Task::Fuzz {
+            name,
+            seconds,
+            keep,
+        } => fuzz::run(name.as_deref(), seconds, keep),
         Task::Audit => ci::audit(),
     };
     match done {

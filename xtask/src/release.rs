@@ -1,41 +1,49 @@
 //! What a release asks: the version that the changes since the last one need, and crates that package.
 
-use crate::shell::{cargo, root, step, tools};
-use anyhow::Result;
+use crate::{
+    ci::SANS_IO,
+    packages,
+    shell::{cargo, root, step},
+    tools,
+};
+use anyhow::{Context, Result};
 use std::{
-    env,
-    path::PathBuf,
+    fs,
     process::{Command, Stdio},
 };
 
-/// Packages that are never published.
-const OWN: [&str; 3] = ["benches", "fuzz", "xtask"];
-
-/// Whether the versions fit what has changed since the last release. Says loudly what keeps it from looking.
+/// Whether the versions fit what has changed since the last release.
+///
+/// Before the first one nothing can have changed, which is said; the comparison is tried all the same, of the last commit
+/// with itself, so that the second release does not meet a tool that cannot read these crates.
 pub(crate) fn semver() -> Result<()> {
-    let Some(tag) = last_release()? else {
-        eprintln!("\n== semver: NOT CHECKED, there is no tag v* yet to compare with");
-        return Ok(());
-    };
-    let Some(tool) = semver_checks() else {
-        eprintln!(
-            "\n== semver: NOT CHECKED, `cargo install --locked cargo-semver-checks` is missing"
-        );
-        return Ok(());
-    };
-    let mut check = Command::new(tool);
-    check.args(["semver-checks", "--workspace", "--baseline-rev", &tag]);
-    for name in OWN {
-        check.args(["--exclude", name]);
+    let mut check = Command::new(tools::SEMVER_CHECKS.installed()?);
+    check.arg("semver-checks").current_dir(root());
+    if let Some(tag) = last_release()? {
+        check.args(["--baseline-rev", &tag]);
+        check.args(packages::published()?.iter().flat_map(|name| ["-p", name]));
+        return step(&format!("semver since {tag}"), &mut check);
     }
-    step(&format!("semver since {tag}"), check.current_dir(root()))
+    eprintln!(
+        "\n== semver: NO RELEASE YET, there is no tag v* to compare with; the tool is tried on the last commit"
+    );
+    check.args(["--baseline-rev", "HEAD"]);
+    check.args(SANS_IO.iter().flat_map(|name| ["-p", name]));
+    step("semver, rehearsed", &mut check)
 }
 
-/// Every crate packages, and builds from its package.
+/// Every crate that is released packages, and builds from its package.
 pub(crate) fn package() -> Result<()> {
-    let excluded = OWN.map(|name| format!("--exclude {name}")).join(" ");
-    let command = format!("package --workspace {excluded} --locked --quiet");
-    step("packages", &mut cargo(&command))
+    // Built apart and thrown away: outside the workspace its profiles do not count, so that all is compiled anew.
+    let target = root().join("target/packages");
+    let mut package = cargo("package --locked --quiet");
+    package
+        .args(packages::published()?.iter().flat_map(|name| ["-p", name]))
+        .arg("--target-dir")
+        .arg(&target)
+        .env("CARGO_PROFILE_DEV_DEBUG", "false");
+    step("packages", &mut package)?;
+    fs::remove_dir_all(&target).with_context(|| format!("removing {}", target.display()))
 }
 
 fn last_release() -> Result<Option<String>> {
@@ -46,12 +54,4 @@ fn last_release() -> Result<Option<String>> {
         .output()?;
     let tag = String::from_utf8(output.stdout)?.trim().to_owned();
     Ok((output.status.success() && !tag.is_empty()).then_some(tag))
-}
-
-/// Too large to be installed in passing.
-fn semver_checks() -> Option<PathBuf> {
-    let name = "cargo-semver-checks";
-    let path = env::var_os("PATH")?;
-    let mut folders = env::split_paths(&path).chain([tools().join("bin")]);
-    folders.find_map(|folder| Some(folder.join(name)).filter(|program| program.is_file()))
 }

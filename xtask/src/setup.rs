@@ -3,7 +3,11 @@
 //! Everything goes to `target/tools/`, pinned by the manifests of `xtask/tools/`. Each part leaves
 //! a stamp with the manifests it was made from, so that a second run does nothing.
 
-use crate::{ci::OLDEST, shell::tools};
+use crate::{
+    miri, packages,
+    shell::tools_folder,
+    tools::{self, Tool},
+};
 use anyhow::{Context, Result, bail, ensure};
 use std::{
     env, fs,
@@ -35,7 +39,8 @@ pub(crate) fn run_for_benches() -> Result<()> {
     part("rathole", rathole)
 }
 
-/// Installs what only the long checks need: guests for sandboxes, and the targets that they are built for.
+/// Installs what only the long checks need: guests for sandboxes, the targets that they are built for, compilers, and
+/// tools of cargo's kind.
 pub(crate) fn run_for_long() -> Result<()> {
     part("aarch64 target", || {
         rust_target("aarch64-unknown-linux-gnu")
@@ -48,8 +53,13 @@ pub(crate) fn run_for_long() -> Result<()> {
         debian("user-mode-linux", "/usr/bin/linux")
     })?;
     part("docker", || debian("docker.io", "/usr/sbin/dockerd"))?;
-    part("oldest compiler", || toolchain(OLDEST, &[]))?;
-    part("miri", || toolchain("nightly", &["miri", "rust-src"]))
+    for version in packages::by_oldest_compiler()?.keys() {
+        part(&format!("compiler {version}"), || toolchain(version, &[]))?;
+    }
+    for tool in [tools::DENY, tools::HACK, tools::SEMVER_CHECKS] {
+        part(tool.name, || cargo_tool(&tool))?;
+    }
+    part("miri", || toolchain(miri::TOOLCHAIN, &["miri", "rust-src"]))
 }
 
 /// What a part did.
@@ -122,8 +132,16 @@ fn toolchain(name: &str, components: &[&str]) -> Result<Outcome> {
     })
 }
 
+fn cargo_tool(tool: &Tool) -> Result<Outcome> {
+    if tool.is_installed() {
+        return Ok(Outcome::Present);
+    }
+    tool.installed()?;
+    Ok(Outcome::Installed)
+}
+
 fn npm(name: &str) -> Result<Outcome> {
-    let (manifests, folder) = (manifests().join(name), tools().join(name));
+    let (manifests, folder) = (manifests().join(name), tools_folder().join(name));
     let inputs = [
         manifests.join("package.json"),
         manifests.join("package-lock.json"),
@@ -156,7 +174,7 @@ fn npm(name: &str) -> Result<Outcome> {
 }
 
 fn python(name: &str) -> Result<Outcome> {
-    let folder = tools().join(name);
+    let folder = tools_folder().join(name);
     let inputs = [manifests().join(name).join("requirements.txt")];
     if stamped(&folder, &inputs)? {
         return Ok(Outcome::Present);
@@ -201,7 +219,7 @@ fn debian(package: &str, program: &str) -> Result<Outcome> {
 
 /// Another tunnel to measure beside ours. Its own lock file no longer compiles.
 fn rathole() -> Result<Outcome> {
-    let folder = tools().join("peers");
+    let folder = tools_folder().join("peers");
     if folder.join("bin/rathole").exists() {
         return Ok(Outcome::Present);
     }

@@ -13,7 +13,7 @@ pub(crate) fn root() -> PathBuf {
 }
 
 /// Where tools that the project installs for itself live.
-pub(crate) fn tools() -> PathBuf {
+pub(crate) fn tools_folder() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR");
     target
         .map_or_else(|| root().join("target"), PathBuf::from)
@@ -73,16 +73,15 @@ pub(crate) fn quiet_step(title: &str, command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// The path of a cargo tool, installed under `target/tools` at first use.
-pub(crate) fn installed(name: &str) -> Result<PathBuf> {
-    let path = tools().join("bin").join(name);
-    if !path.exists() {
-        // Unoptimized: compiling takes longer than all that the tool then does.
-        let install = format!("install --locked --quiet --debug {name} --root");
-        step(&format!("installing {name}"), cargo(&install).arg(tools()))
-            .with_context(|| format!("{name} comes from crates.io: is it reachable from here?"))?;
-    }
-    Ok(path)
+/// Whether a cargo of another toolchain is there.
+pub(crate) fn works(args: &str) -> bool {
+    let output = cargo(args).output();
+    output.is_ok_and(|output| output.status.success())
+}
+
+/// Says plainly that a step did not run: not every machine can have every toolchain.
+pub(crate) fn left_out(title: &str, cure: &str) {
+    eprintln!("\n== {title}: NOT RUN, its toolchain is missing here; to have it: {cure}");
 }
 
 fn line(command: &Command) -> String {

@@ -1,6 +1,6 @@
 //! Which crate may use which: the picture in ARCHITECTURE.md as a table.
 
-use crate::shell::cargo;
+use crate::packages;
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -79,16 +79,14 @@ const ANY: &[&str] = &["*"];
 const TESTKIT: &str = "mcp-tunnel-testkit";
 
 pub(super) fn check() -> Result<Vec<String>> {
-    let output = cargo("metadata --format-version 1 --no-deps --locked").output()?;
-    let metadata: Value = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
     let table: BTreeMap<&str, &[&str]> = USES.into_iter().collect();
-    let packages = metadata["packages"].as_array().context("packages")?;
+    let packages = packages::all()?;
     let names: Vec<&str> = packages
         .iter()
         .filter_map(|package| package["name"].as_str())
         .collect();
     let mut findings = Vec::new();
-    for package in packages {
+    for package in &packages {
         let name = package["name"].as_str().context("name")?;
         let manifest = package["manifest_path"].as_str().context("manifest_path")?;
         let is_crate = manifest.contains("/crates/");
