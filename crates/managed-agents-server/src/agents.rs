@@ -14,13 +14,13 @@ use managed_agents_api::serve::{ApiError, JsonBody, PageParams, Permission};
 use managed_agents_api::{
     Agent, AgentTool, CreateAgent, McpServer, Page, SessionAgent, SkillRef, UpdateAgent,
 };
+use managed_agents_service::listing;
 use mcp_tunnel_auth::{AgentId, SkillId, SkillVersionId};
 use tracing::error;
 
 use crate::environment::{entropy, unix_ms};
 use crate::failure::{answer, chain};
 use crate::hooks::{Caller, Id, Route, Takes};
-use crate::pages::listing;
 use crate::shared::Shared;
 use crate::store::{AgentListing, AgentRecord, Listed, Refusal, StoreError};
 

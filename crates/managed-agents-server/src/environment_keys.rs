@@ -10,12 +10,12 @@ use managed_agents_api::serve::{ApiError, JsonBody, PageParams, Permission};
 use managed_agents_api::{
     self as api, CreateEnvironmentKey, EnvironmentKeyWithSecret, Page, Reason,
 };
+use managed_agents_service::{listing, page};
 use mcp_tunnel_auth::{EnvironmentId, EnvironmentKey, EnvironmentKeyId};
 
 use crate::environment::{entropy, unix_ms};
 use crate::failure::answer;
 use crate::hooks::{Caller, Id, Ids, NAME_MOST, Route, Takes, checked_text};
-use crate::pages::{listing, page};
 use crate::shared::Shared;
 use crate::store::{EnvironmentKeyRecord, NewEnvironmentKey};
 

@@ -10,6 +10,7 @@ use managed_agents_api::serve::{ApiError, JsonBody, PageParams, Permission};
 use managed_agents_api::{
     CreateEnvironment, Deleted, Environment, Page, RawJson, UpdateEnvironment,
 };
+use managed_agents_service::{listing, page};
 use mcp_tunnel_auth::EnvironmentId;
 use tracing::error;
 
@@ -17,7 +18,6 @@ use crate::environment::{entropy, unix_ms};
 use crate::failure::{answer, chain};
 use crate::hooks::{Caller, Id, NAME_MOST, Route, Takes, checked_text};
 use crate::metadata;
-use crate::pages::{listing, page};
 use crate::shared::Shared;
 use crate::store::{EnvironmentChange, EnvironmentRecord, Listed, NewEnvironment};
 
@@ -78,7 +78,7 @@ async fn list(
     let rows = rows.collect::<Result<Vec<_>, _>>()?;
     let more = listed.more;
     Ok(Json(page(
-        Listed { rows, more },
+        Listed::new(rows, more),
         |environment| environment.id.clone(),
         |environment| environment,
     )))

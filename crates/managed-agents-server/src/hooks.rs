@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! request ─► authenticate ─► headers ─► kind, permission ─► rate ─► handler ─► answer
-//!               401          400,403          403            429     head within DEADLINE
+//!               401          400,403          403            429     head within 30 s
 //! ```
 //!
 //! A route exists only through [`Route`], which cannot be made without saying which
@@ -10,90 +10,26 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{FromRequestParts, Path, RawPathParams, Request, State};
-use axum::handler::Handler;
+use axum::extract::{FromRequestParts, RawPathParams, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{MethodFilter, MethodRouter, on};
 use http::request::Parts;
-use http::{HeaderMap, Method};
-use managed_agents_api::serve::{self, ApiError, Permission, RequestId};
-use managed_agents_api::{ErrorType, headers};
-use mcp_tunnel_auth::{
-    AgentId, CredentialKind, EnvironmentId, EnvironmentKeyId, EventId, SessionId, SkillId,
-    SkillVersionId, ThreadId, WorkId, WorkspaceId,
-};
-use tracing::{Instrument as _, debug, error, info_span};
+use managed_agents_api::serve::{self, ApiError, Permission};
+use managed_agents_service::{change, check_headers, guarded_caller, in_time, request_span};
+use mcp_tunnel_auth::{CredentialKind, EnvironmentId, WorkspaceId};
+use tracing::{Instrument as _, debug};
 
-use crate::environment;
 use crate::keys::{self, Admitted};
 use crate::shared::Shared;
 use crate::store::{Authority, Change};
 
-/// One route: what it is, and who may call it.
-pub(crate) struct Route {
-    pub(crate) method: Method,
-    pub(crate) path: &'static str,
-    pub(crate) takes: Takes,
-    handler: MethodRouter<Arc<Shared>>,
-}
+pub(crate) use managed_agents_service::{Id, Ids, NAME_MOST, Named, checked_text, not_found};
 
-impl Route {
-    pub(crate) fn get<H, T>(path: &'static str, takes: Takes, handler: H) -> Self
-    where
-        H: Handler<T, Arc<Shared>>,
-        T: 'static,
-    {
-        Self::new(Method::GET, path, takes, on(MethodFilter::GET, handler))
-    }
-
-    pub(crate) fn post<H, T>(path: &'static str, takes: Takes, handler: H) -> Self
-    where
-        H: Handler<T, Arc<Shared>>,
-        T: 'static,
-    {
-        Self::new(Method::POST, path, takes, on(MethodFilter::POST, handler))
-    }
-
-    pub(crate) fn delete<H, T>(path: &'static str, takes: Takes, handler: H) -> Self
-    where
-        H: Handler<T, Arc<Shared>>,
-        T: 'static,
-    {
-        let handler = on(MethodFilter::DELETE, handler);
-        Self::new(Method::DELETE, path, takes, handler)
-    }
-
-    const fn new(
-        method: Method,
-        path: &'static str,
-        takes: Takes,
-        handler: MethodRouter<Arc<Shared>>,
-    ) -> Self {
-        Self {
-            method,
-            path,
-            takes,
-            handler,
-        }
-    }
-
-    fn mount(self, router: Router<Arc<Shared>>, shared: &Arc<Shared>) -> Router<Arc<Shared>> {
-        let guard = Guard {
-            shared: Arc::clone(shared),
-            takes: self.takes,
-        };
-        let handler = self
-            .handler
-            .route_layer(middleware::from_fn_with_state(guard, guarded));
-        router.route(self.path, handler)
-    }
-}
+/// One route, and the credentials that it takes.
+pub(crate) type Route = managed_agents_service::Route<Arc<Shared>, Takes>;
 
 /// Which credentials a route takes. What they may do beyond that, each effect's own
 /// transaction judges.
@@ -195,9 +131,14 @@ impl fmt::Display for Takes {
 
 /// The router of `routes`: nothing gets in but through them.
 pub(crate) fn mount(routes: Vec<Route>, shared: &Arc<Shared>) -> Router<Arc<Shared>> {
-    routes
-        .into_iter()
-        .fold(Router::new(), |router, route| route.mount(router, shared))
+    routes.into_iter().fold(Router::new(), |router, route| {
+        let guard = Guard {
+            shared: Arc::clone(shared),
+            takes: route.needs,
+        };
+        let guarded = middleware::from_fn_with_state(guard, guarded);
+        router.route(route.path, route.handler.route_layer(guarded))
+    })
 }
 
 /// Whoever passed the guard.
@@ -211,18 +152,7 @@ pub(crate) struct Caller {
 impl Caller {
     /// A change that this caller makes now.
     pub(crate) fn change(&self, reason: Option<String>) -> Result<Change, ApiError> {
-        let at = environment::now();
-        let mut change = Change::new(
-            environment::id("audit", at),
-            self.workspace.clone(),
-            self.actor(),
-            at,
-        );
-        change.address = self.address;
-        change.reason = reason
-            .map(|reason| checked_text("reason", &reason, REASON_MOST))
-            .transpose()?;
-        Ok(change)
+        change(&self.workspace, self.actor(), self.address, reason)
     }
 
     /// Its name in the audit and in the log.
@@ -239,101 +169,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        parts.extensions.get().cloned().ok_or_else(|| {
-            error!(
-                path = parts.uri.path(),
-                "a route without a guard was reached"
-            );
-            ApiError::internal()
-        })
+        guarded_caller(parts)
     }
-}
-
-/// An id in the path. A text that is no such id is answered as one that is not there.
-pub(crate) struct Id<T>(pub(crate) T);
-
-impl<T: Named, S: Send + Sync> FromRequestParts<S> for Id<T> {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let text = Path::<String>::from_request_parts(parts, state).await;
-        parse(text.ok().as_ref().map(|Path(text)| text)).map(Self)
-    }
-}
-
-/// The ids of a thing and of its part in the path.
-pub(crate) struct Ids<A, B>(pub(crate) A, pub(crate) B);
-
-impl<A: Named, B: Named, S: Send + Sync> FromRequestParts<S> for Ids<A, B> {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let texts = Path::<(String, String)>::from_request_parts(parts, state).await;
-        let texts = texts.ok();
-        let (a, b) = texts.as_ref().map(|Path((a, b))| (a, b)).unzip();
-        // Both are missing together: a wrong part says nothing of the whole.
-        let a = parse(a).map_err(|_| not_found::<B>())?;
-        Ok(Self(a, parse(b)?))
-    }
-}
-
-/// What is said where there is nothing of this id, or nothing that the caller may know of.
-pub(crate) trait Named: FromStr {
-    const MISSING: &'static str;
-    /// `error_code` of that answer.
-    const CODE: Option<&'static str> = None;
-}
-
-impl Named for EnvironmentId {
-    const MISSING: &'static str = "there is no such environment in this workspace";
-    const CODE: Option<&'static str> = Some("environment_not_found");
-}
-
-impl Named for EnvironmentKeyId {
-    const MISSING: &'static str = "there is no such environment with such a key in this workspace";
-}
-
-impl Named for AgentId {
-    const MISSING: &'static str =
-        "there is no such agent in this workspace, or it has no such version";
-}
-
-impl Named for SkillId {
-    const MISSING: &'static str = "there is no such skill in this workspace";
-}
-
-impl Named for SkillVersionId {
-    const MISSING: &'static str = "there is no such skill with such a version in this workspace";
-}
-
-impl Named for SessionId {
-    const MISSING: &'static str = "there is no such session in this workspace";
-}
-
-impl Named for ThreadId {
-    const MISSING: &'static str = "there is no such session with such a thread in this workspace";
-}
-
-impl Named for EventId {
-    const MISSING: &'static str = "there is no such session with such an event in this workspace";
-}
-
-impl Named for WorkId {
-    const MISSING: &'static str =
-        "there is no such environment with such a work item in this workspace";
-}
-
-pub(crate) fn not_found<T: Named>() -> ApiError {
-    let missing = ApiError::not_found(T::MISSING);
-    match T::CODE {
-        Some(code) => missing.with_code(code),
-        None => missing,
-    }
-}
-
-pub(crate) fn parse<T: Named>(text: Option<&String>) -> Result<T, ApiError> {
-    text.and_then(|text| text.parse().ok())
-        .ok_or_else(not_found::<T>)
 }
 
 #[derive(Clone)]
@@ -342,25 +179,14 @@ struct Guard {
     takes: Takes,
 }
 
-/// The deadline ends with the response's head: a stream may take as long as it likes.
 async fn guarded(
     State(guard): State<Guard>,
     params: RawPathParams,
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let id = request.extensions().get::<RequestId>();
-    let trace = trace_id(request.headers());
-    let span = info_span!("request", id = id.map(|id| &*id.0), trace);
-    let admitted = admit(guard, params, request, next).instrument(span);
-    tokio::time::timeout(DEADLINE, admitted)
-        .await
-        .unwrap_or_else(|_| {
-            Err(ApiError::new(
-                ErrorType::Timeout,
-                "it took too long; try again",
-            ))
-        })
+    let span = request_span(&request);
+    in_time(admit(guard, params, request, next).instrument(span)).await
 }
 
 async fn admit(
@@ -394,96 +220,9 @@ fn stay_at_home(admitted: &Admitted, params: &RawPathParams) -> Result<(), ApiEr
     }
 }
 
-/// The versions and betas of the vendor's SDKs are all welcome; what is no version at all
-/// is an error of the client that it had better see.
-fn check_headers(headers: &HeaderMap, workspace: &WorkspaceId) -> Result<(), ApiError> {
-    let is_date = |text: &str| {
-        text.len() == 10
-            && text
-                .bytes()
-                .all(|byte| byte.is_ascii_digit() || byte == b'-')
-    };
-    let version = headers.get(headers::VERSION).map(http::HeaderValue::to_str);
-    if version.is_some_and(|version| !version.is_ok_and(is_date)) {
-        let known = headers::VERSIONS.join(" or ");
-        return Err(ApiError::invalid(format!(
-            "{}: a date such as {known}",
-            headers::VERSION
-        )));
-    }
-    let selected = headers.get(headers::WORKSPACE);
-    if selected.is_some_and(|selected| selected.as_bytes() != workspace.as_str().as_bytes()) {
-        return Err(ApiError::forbidden(format!(
-            "{}: this credential belongs to another workspace; leave the header out",
-            headers::WORKSPACE
-        )));
-    }
-    Ok(())
-}
-
-/// The trace that the caller continues, for the log: the second field of a W3C
-/// `traceparent`. Anything else is ignored, as the recommendation says.
-fn trace_id(headers: &HeaderMap) -> Option<&str> {
-    let mut fields = headers.get(headers::TRACE)?.to_str().ok()?.split('-');
-    let trace = fields.nth(1)?;
-    let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-    (trace.len() == 32 && trace.bytes().all(hex)).then_some(trace)
-}
-
-/// A text for people: not empty, not endless, no credential by mistake.
-pub(crate) fn checked_text(field: &str, text: &str, most: usize) -> Result<String, ApiError> {
-    if !(1..=most).contains(&text.chars().count()) {
-        return Err(ApiError::invalid(format!(
-            "{field}: 1 to {most} characters"
-        )));
-    }
-    match CredentialKind::recognise(text) {
-        Some(CredentialKind::Identifier) | None => Ok(text.to_owned()),
-        Some(kind) => Err(ApiError::invalid(format!(
-            "{field}: {} is a secret, and this text is shown to others; {}",
-            kind.noun(),
-            kind.place()
-        ))),
-    }
-}
-
-/// Longest that a request may take until the head of its answer, reading its body
-/// included. A client that sends slowly holds one connection for that long, and no lock.
-const DEADLINE: Duration = Duration::from_secs(30);
-
-/// Longest reason, in characters.
-const REASON_MOST: usize = 1000;
-
-/// Longest name for people, in characters: the vendor's limit.
-pub(crate) const NAME_MOST: usize = 255;
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[track_caller]
-    fn trace(value: &str) -> Option<String> {
-        let mut headers = HeaderMap::new();
-        headers.insert("traceparent", value.parse().unwrap());
-        trace_id(&headers).map(str::to_owned)
-    }
-
-    #[test]
-    fn a_trace_is_continued_and_anything_else_ignored() {
-        let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        assert_eq!(
-            trace(good).as_deref(),
-            Some("0af7651916cd43dd8448eb211c80319c")
-        );
-        for other in [
-            "",
-            "00",
-            "00-short-b7ad6b7169203331-01",
-            "00-0AF7651916CD43DD8448EB211C80319C-1-1",
-        ] {
-            assert_eq!(trace(other), None);
-        }
-    }
 
     #[test]
     fn what_a_route_takes_is_said() {

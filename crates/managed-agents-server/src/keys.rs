@@ -5,13 +5,13 @@ use std::net::IpAddr;
 use http::StatusCode;
 use http::request::Parts;
 use managed_agents_api::serve::{self, ApiError, Permissions};
+use managed_agents_service::workspace_of;
 use mcp_tunnel_auth::{
-    CredentialKind, EnvironmentId, EnvironmentKey, EnvironmentKeyId, ItemToken, WorkId, WorkspaceId,
+    CredentialKind, EnvironmentId, EnvironmentKey, EnvironmentKeyId, ItemToken, WorkId,
 };
 use secrecy::ExposeSecret as _;
-use tracing::error;
 
-use crate::failure::{answer, chain};
+use crate::failure::answer;
 use crate::hooks::{Caller, Takes};
 use crate::shared::Shared;
 use crate::store::Authority;
@@ -69,13 +69,7 @@ async fn principal(
     address: Option<IpAddr>,
 ) -> Result<Admitted, ApiError> {
     let principal = shared.authenticate.authenticate(head, address).await?;
-    let workspace = WorkspaceId::parse(&principal.workspace).map_err(|error| {
-        error!(
-            error = chain(&error),
-            "the authenticator gave no workspace id"
-        );
-        ApiError::internal()
-    })?;
+    let workspace = workspace_of(&principal)?;
     Ok(Admitted {
         caller: Caller {
             workspace,

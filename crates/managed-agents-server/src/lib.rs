@@ -84,7 +84,6 @@ mod hooks;
 mod keys;
 mod limits;
 mod metadata;
-mod pages;
 mod retention;
 mod sessions;
 mod shared;
@@ -172,7 +171,7 @@ impl Server {
     pub fn routes() -> impl Iterator<Item = (Method, &'static str, Takes)> {
         all_routes()
             .into_iter()
-            .map(|route| (route.method, route.path, route.takes))
+            .map(|route| (route.method, route.path, route.needs))
     }
 }
 

@@ -17,13 +17,13 @@ use http::request::Parts;
 use jiff::Timestamp;
 use managed_agents_api::serve::{ApiError, PageParams, Permission};
 use managed_agents_api::{self as api, Deleted, Page, SkillSource, SkillVersion, headers};
+use managed_agents_service::{listing, page};
 use mcp_tunnel_auth::{SkillId, SkillVersionId};
 use serde::Serialize;
 
 use crate::environment::{entropy, unix_ms};
 use crate::failure::answer;
 use crate::hooks::{Caller, Id, Route, Takes, not_found};
-use crate::pages::{listing, page};
 use crate::shared::Shared;
 use crate::store::{NewSkillVersion, SkillRecord, SkillVersionRecord};
 

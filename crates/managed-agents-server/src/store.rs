@@ -21,7 +21,7 @@ mod sqlite;
 mod work;
 
 pub use agents::{AgentListing, AgentRecord, AgentStore};
-pub use audit::{AuditRecord, AuditStore};
+pub use audit::AuditStore;
 pub use changes::{Changes, Topic};
 pub use environments::{
     EnvironmentChange, EnvironmentKeyRecord, EnvironmentKind, EnvironmentRecord, EnvironmentStore,
@@ -29,7 +29,8 @@ pub use environments::{
 };
 pub use error::{BeatMismatch, Denial, Refusal, StoreError};
 pub use library::{LibraryStore, NewSkillVersion, SkillRecord, SkillVersionRecord};
-pub use records::{Authority, Change, Listed, Listing};
+pub use managed_agents_service::{AuditRecord, Change, Listed, Listing};
+pub use records::Authority;
 pub use sessions::{
     Append, Appended, BYTES_MOST, Due, EVENTS_MOST, EventCursor, EventListing, EventRecord,
     NewEvent, NewSession, SessionChange, SessionListing, SessionRecord, SessionStatus,

@@ -16,6 +16,7 @@ use managed_agents_api::{
     Begun, BegunBefore, ErrorDetails, ErrorType, HeartbeatQuery, HeartbeatState, Page, PollQuery,
     UpdateWork, Work, WorkData, WorkHeartbeat, WorkQueueStats, WorkSecret, code, headers,
 };
+use managed_agents_service::{listing, page};
 use mcp_tunnel_auth::{EnvironmentId, EventId, WorkId};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep_until};
@@ -25,7 +26,6 @@ use crate::environment;
 use crate::failure::answer;
 use crate::hooks::{Caller, Id, Ids, Route, Takes};
 use crate::metadata;
-use crate::pages::{listing, page};
 use crate::shared::Shared;
 use crate::store::{
     Acting, Authority, BeatMismatch, Claim, Denial, Expected, ItemPath, Polled, Refusal, StopOrder,

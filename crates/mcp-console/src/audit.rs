@@ -4,20 +4,18 @@
 //! one, too), so that there is neither a change without its row nor a row without its
 //! change. This module is how they are read; nothing but their age removes them.
 
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use managed_agents_api::serve::{ApiError, PageParams, Permission};
 use managed_agents_api::{AuditEntry, Page};
-use mcp_tunnel_auth::{WorkspaceId, encode_id};
+use managed_agents_service::{audit_listing, audit_page};
+use mcp_tunnel_auth::{TunnelId, WorkspaceId};
 
 use crate::Console;
 use crate::failure::answer;
-use crate::hooks::{Caller, Named, Route};
-use crate::pages::{listing, page};
+use crate::hooks::{Caller, Route};
 use crate::shared::Shared;
 use crate::store::{AuditRecord, Listed, Listing, StoreError};
 
@@ -47,57 +45,7 @@ async fn list(
     caller: Caller,
     params: PageParams,
 ) -> Result<Json<Page<AuditEntry>>, ApiError> {
-    let listing = listing::<AuditId>(params)?;
-    let listed = shared
-        .store
-        .audit(&caller.workspace, &listing)
-        .await
-        .map_err(answer::<AuditId>)?;
-    Ok(Json(page(
-        listed,
-        |record| record.change.audit_id.clone(),
-        show,
-    )))
+    let listing = audit_listing(params)?;
+    let listed = shared.store.audit(&caller.workspace, &listing).await;
+    Ok(Json(audit_page(listed.map_err(answer::<TunnelId>)?)))
 }
-
-fn show(record: AuditRecord) -> AuditEntry {
-    let AuditRecord {
-        change,
-        action,
-        object,
-    } = record;
-    AuditEntry {
-        id: change.audit_id,
-        created_at: change.at,
-        actor: change.actor,
-        address: change.address.map(|address| address.to_string()),
-        action,
-        object_id: object,
-        reason: change.reason,
-    }
-}
-
-/// The id of a row, in a page token: any row's, since it only says where to go on.
-struct AuditId(String);
-
-impl FromStr for AuditId {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let form = encode_id(PREFIX, 0, &[0; 10]);
-        let is_id = text.starts_with(PREFIX) && text.len() == form.len() && text.is_ascii();
-        is_id.then(|| Self(text.to_owned())).ok_or(())
-    }
-}
-
-impl fmt::Display for AuditId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl Named for AuditId {
-    const MISSING: &'static str = "there is no such entry in the audit of this workspace";
-}
-
-const PREFIX: &str = "audit";

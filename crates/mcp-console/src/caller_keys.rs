@@ -9,12 +9,12 @@ use axum::response::{IntoResponse, Response};
 use http::header::CACHE_CONTROL;
 use managed_agents_api::serve::{ApiError, JsonBody, PageParams, Permission};
 use managed_agents_api::{self as api, CallerKeyWithSecret, CreateCallerKey, Page, Reason};
+use managed_agents_service::{listing, page};
 use mcp_tunnel_auth::{CallerKey, CallerKeyId, RouteName, TunnelId};
 
 use crate::environment::{entropy, unix_ms};
 use crate::failure::answer;
 use crate::hooks::{Caller, Id, NAME_MOST, Route, checked_text, not_found, parsed};
-use crate::pages::{listing, page};
 use crate::shared::Shared;
 use crate::store::{CallerKeyRecord, NewCallerKey, StoreError};
 

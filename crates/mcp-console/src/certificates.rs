@@ -9,12 +9,12 @@ use axum::Json;
 use axum::extract::State;
 use managed_agents_api::serve::{ApiError, JsonBody, PageParams, Permission};
 use managed_agents_api::{CreateCertificate, Page, Reason, TunnelCertificate};
+use managed_agents_service::{listing, page};
 use mcp_tunnel_auth::{CertificateId, TunnelId};
 
 use crate::environment::{entropy, unix_ms};
 use crate::failure::answer;
 use crate::hooks::{Caller, Id, Ids, Route};
-use crate::pages::{listing, page};
 use crate::shared::Shared;
 use crate::store::{CertificateRecord, NewCertificate};
 use crate::tunnels::both;

@@ -10,12 +10,12 @@ use managed_agents_api::serve::{ApiError, JsonBody, PageParams, Permission};
 use managed_agents_api::{
     ApproveConnection, ApproveKey, ConnectionStatus, Page, Reason, TunnelConnection,
 };
+use managed_agents_service::{listing, page};
 use mcp_tunnel_auth::{ConnectionId, TunnelId};
 
 use crate::environment::{self, entropy, unix_ms};
 use crate::failure::answer;
 use crate::hooks::{Caller, Id, Ids, Route, parsed};
-use crate::pages::{listing, page};
 use crate::shared::Shared;
 use crate::store::{Decision, GatewayRecord};
 

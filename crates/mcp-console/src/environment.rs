@@ -1,28 +1,8 @@
-//! The one place where this crate reads the clock and draws randomness.
+//! Time and randomness, which nothing else in this crate reads or draws.
 
-use jiff::Timestamp;
-use mcp_tunnel_auth::{DomainLabel, encode_id};
+use mcp_tunnel_auth::DomainLabel;
 
-/// Now, in whole milliseconds: what rows and answers hold.
-pub(crate) fn now() -> Timestamp {
-    let now = Timestamp::now();
-    Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
-}
-
-pub(crate) fn unix_ms(at: Timestamp) -> u64 {
-    u64::try_from(at.as_millisecond()).unwrap_or(0)
-}
-
-pub(crate) fn entropy<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).expect("the operating system gives randomness");
-    bytes
-}
-
-/// An id of a kind that has no type of its own.
-pub(crate) fn id(prefix: &str, at: Timestamp) -> String {
-    encode_id(prefix, unix_ms(at), &entropy())
-}
+pub(crate) use managed_agents_service::{entropy, id, now, unix_ms};
 
 /// 40 random bits: eight digits and lower-case letters, without hyphens.
 pub(crate) fn label() -> DomainLabel {
@@ -39,9 +19,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_differ_and_times_have_no_fraction_of_a_millisecond() {
+    fn labels_differ() {
         assert_ne!(label(), label());
         assert_eq!(label().as_str().len(), 8);
-        assert_eq!(now().subsec_nanosecond() % 1_000_000, 0);
     }
 }

@@ -1,12 +1,12 @@
 //! Errors of the store as answers.
 
-use std::error::Error;
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use managed_agents_api::ErrorType;
 use managed_agents_api::serve::ApiError;
 use tracing::{error, warn};
+
+pub(crate) use managed_agents_service::chain;
 
 use crate::hooks::{Named, not_found};
 use crate::store::{Refusal, StoreError};
@@ -67,17 +67,6 @@ fn refused(refusal: Refusal) -> ApiError {
             ApiError::internal()
         }
     }
-}
-
-/// An error with everything that it came from.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let _ = write!(text, ": {error}");
-        source = error.source();
-    }
-    text
 }
 
 const RETRY_AFTER: Duration = Duration::from_secs(5);

@@ -11,7 +11,6 @@ use secrecy::ExposeSecret as _;
 
 use crate::environment::{self, entropy, unix_ms};
 use crate::failure;
-use crate::hooks::Named;
 use crate::store::{ApiKeyRecord, Change, NewApiKey, StoreError, TunnelStore};
 
 /// Authenticates by API keys (`mca_…`) whose hashes are in the store.
@@ -95,8 +94,4 @@ impl Authenticate for ApiKeys {
             )),
         }
     }
-}
-
-impl Named for ApiKeyId {
-    const MISSING: &'static str = "there is no such API key in this workspace";
 }

@@ -69,7 +69,6 @@ mod environment;
 mod failure;
 mod hooks;
 mod keys;
-mod pages;
 mod shared;
 mod snapshot;
 pub mod store;

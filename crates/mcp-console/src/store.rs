@@ -22,10 +22,11 @@ mod records;
 mod sqlite;
 
 pub use error::{Refusal, StoreError};
+pub use managed_agents_service::{AuditRecord, Change, Listed, Listing};
 pub use records::{
-    AccessRows, ApiKeyRecord, AuditRecord, CallerKeyRecord, CertificateRecord, Change, Decision,
-    GatewayRecord, Listed, Listing, NewApiKey, NewCallerKey, NewCertificate, NewToken, NewTunnel,
-    Observed, SettingsChange, TokenRecord, TunnelRecord,
+    AccessRows, ApiKeyRecord, CallerKeyRecord, CertificateRecord, Decision, GatewayRecord,
+    NewApiKey, NewCallerKey, NewCertificate, NewToken, NewTunnel, Observed, SettingsChange,
+    TokenRecord, TunnelRecord,
 };
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteConfig, SqliteStore};

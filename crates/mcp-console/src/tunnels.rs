@@ -10,13 +10,13 @@ use managed_agents_api::serve::{ApiError, JsonBody, PageParams, Permission};
 use managed_agents_api::{
     self as api, CreateTunnel, Page, Reason, Tunnel, TunnelSettings, TunnelToken, UpdateSettings,
 };
+use managed_agents_service::{listing, page};
 use mcp_tunnel_auth::{Approval, CallerAuth, TokenId, TunnelId};
 use tracing::error;
 
 use crate::environment::{self, entropy, unix_ms};
 use crate::failure::answer;
 use crate::hooks::{Caller, Id, NAME_MOST, Route, checked_text};
-use crate::pages::{listing, page};
 use crate::shared::Shared;
 use crate::store::{
     Change, NewToken, NewTunnel, Refusal, SettingsChange, StoreError, TokenRecord, TunnelRecord,

@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Normal dependencies inside the workspace; the table is complete.
-const USES: [(&str, &[&str]); 21] = [
+const USES: [(&str, &[&str]); 22] = [
     ("managed-agents-api", &[]),
     ("managed-agents-client", &["managed-agents-api"]),
     ("managed-agents-loop", &["managed-agents-api"]),
@@ -15,12 +15,24 @@ const USES: [(&str, &[&str]); 21] = [
         &[
             "managed-agents-api",
             "managed-agents-loop",
+            "managed-agents-service",
             "mcp-dial-guard",
             "mcp-skill-zip",
             "mcp-tunnel-auth",
         ],
     ),
-    ("mcp-console", &["managed-agents-api", "mcp-tunnel-auth"]),
+    (
+        "managed-agents-service",
+        &["managed-agents-api", "mcp-tunnel-auth"],
+    ),
+    (
+        "mcp-console",
+        &[
+            "managed-agents-api",
+            "managed-agents-service",
+            "mcp-tunnel-auth",
+        ],
+    ),
     ("mcp-diagnostics", &[]),
     ("mcp-dial-guard", &[]),
     ("mcp-messages", &[]),

@@ -7,30 +7,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use mcp_tunnel_auth::WorkspaceId;
 
-use super::{Change, Listed, Listing, StoreError};
-
-/// What the audit keeps of a change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct AuditRecord {
-    /// Who, when and why.
-    pub change: Change,
-    /// What was done: `environment_key.revoke`.
-    pub action: String,
-    /// To what: an id.
-    pub object: String,
-}
-
-impl AuditRecord {
-    /// The record of `action` on `object`.
-    pub fn new(change: Change, action: impl Into<String>, object: impl Into<String>) -> Self {
-        Self {
-            change,
-            action: action.into(),
-            object: object.into(),
-        }
-    }
-}
+use super::{AuditRecord, Listed, Listing, StoreError};
 
 /// Shows the audit, and forgets what is too old.
 #[async_trait]

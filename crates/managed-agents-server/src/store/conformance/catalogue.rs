@@ -126,10 +126,7 @@ pub(super) async fn a_deleted_environment_never_was(scene: &mut Scene<'_>) {
             .revoke_environment_key(&change, id, key.id)
             .await,
     );
-    let all = Listing {
-        include_archived: true,
-        ..Listing::newest(10)
-    };
+    let all = Listing::newest(10).with_archived();
     let listed = ok(scene.store.environments(&home, &all).await);
     assert!(listed.rows.iter().all(|record| record.id != id));
     let found = ok(scene.store.environment_key(hash).await);
@@ -167,10 +164,7 @@ pub(super) async fn keys_have_their_most_and_are_revoked_once(scene: &mut Scene<
     let listed = ok(store.environment_keys(&home, environment, &live).await);
     let ids: Vec<_> = listed.rows.iter().map(|record| record.id).collect();
     assert_eq!(ids, [second.id, scene.key]);
-    let all = Listing {
-        include_archived: true,
-        ..Listing::newest(2)
-    };
+    let all = Listing::newest(2).with_archived();
     let listed = ok(store.environment_keys(&home, environment, &all).await);
     assert_eq!(
         (&listed.rows[..], listed.more),

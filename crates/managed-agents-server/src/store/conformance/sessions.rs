@@ -339,10 +339,7 @@ pub(super) async fn what_is_over_is_forgotten_in_the_end(scene: &mut Scene<'_>) 
     assert_eq!(told.rows.len(), 1, "what goes later is not to be read now");
     assert!(told.rows[0].seq > position);
     let items = async |scene: &Scene<'_>| {
-        let listing = Listing {
-            include_archived: true,
-            ..Listing::newest(100)
-        };
+        let listing = Listing::newest(100).with_archived();
         let operator = scene.operator();
         let listed = scene.store.works(&operator, scene.environment, &listing);
         ok(listed.await).rows

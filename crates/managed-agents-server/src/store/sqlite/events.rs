@@ -227,7 +227,7 @@ async fn read(
         page.push(event_of(&event)?);
     }
     let more = page.len() < rows.len();
-    Ok(Listed { rows: page, more })
+    Ok(Listed::new(page, more))
 }
 
 /// A queued event is processed now, behind everything that was.

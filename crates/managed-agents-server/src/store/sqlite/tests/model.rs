@@ -158,10 +158,8 @@ impl World {
             hash: EnvironmentKeyHash::from_bytes([1; 32]),
             name: "k".to_owned(),
         };
-        let change = Change {
-            audit_id: "audit_2".to_owned(),
-            ..change
-        };
+        let mut change = change;
+        change.audit_id = "audit_2".to_owned();
         world
             .store
             .create_environment_key(&change, key, 9)
