@@ -72,6 +72,7 @@ mod scene;
 mod scripted;
 mod step;
 mod turn;
+mod usage;
 
 pub use ledger::{Call, CallKind, CallState, Ledger, Refused, Run};
 pub use scripted::{Script, ScriptError, Scripted};

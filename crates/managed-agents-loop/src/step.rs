@@ -3,6 +3,7 @@
 use crate::ledger::{Ledger, Status};
 use crate::policy;
 use crate::turn::{AgentLoop, Retry, Said, Turn, TurnError, TurnRequest};
+use crate::usage;
 use managed_agents_api::{
     AgentMessage, Event, EventBody, RetriesExhausted, RetryKind, SessionAgent, SessionError,
     SessionErrorDetail, SessionStatusRescheduled, SessionStatusTerminated, SessionUsageUpdated,
@@ -87,7 +88,10 @@ pub async fn next_step(
     }
     let request = TurnRequest::new(agent, history, ledger);
     match agent_loop.turn(request).await {
-        Ok(turn) => append(turn_events(agent, turn)),
+        Ok(mut turn) => {
+            usage::complete(&mut turn, history, ledger);
+            append(turn_events(agent, turn))
+        }
         Err(error) => after_error(error, ledger.failures()),
     }
 }

@@ -57,7 +57,8 @@ pub struct Turn {
     /// Why no turn follows; `None`: one does, once every call is settled. Counts for nothing where a call of this turn
     /// waits for somebody, or where nothing was said at all.
     pub end: Option<StopReason>,
-    /// What the session has used so far, this turn included, where that is known.
+    /// What the session has used so far, this turn included, where that is known. Requests of `web_search` and
+    /// `web_fetch` are counted from the history where the loop does not say them.
     pub usage: Option<SessionUsage>,
 }
 

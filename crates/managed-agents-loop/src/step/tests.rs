@@ -1,9 +1,10 @@
 use super::*;
 use crate::scene::{Scene, TOOLSET, confirmation, interrupt, result, script};
-use crate::{Call, CallState, Ledger, Scripted};
+use crate::{Call, CallState, Ledger, Scripted, ToolCall};
 use async_trait::async_trait;
 use managed_agents_api::{
-    Confirmation, ContentBlock, EventType, SessionErrorKind, SessionStatus, SessionUsage,
+    AgentToolResult, Confirmation, ContentBlock, EventType, RawJson, SessionErrorKind,
+    SessionStatus, SessionUsage,
 };
 use proptest::prelude::*;
 
@@ -177,6 +178,49 @@ fn errors_that_do_not_pass_end_the_turn_or_the_session() {
     let (waiting, _) = scene.settle_with(&Failing(Retry::Terminal, u32::MAX));
     assert_eq!(waiting, Waiting::Ended);
     assert_eq!(scene.ledger.status(), SessionStatus::Terminated);
+}
+
+/// A loop that searches, and says what the model used, but not how often it has searched.
+struct Searching;
+
+#[async_trait]
+impl AgentLoop for Searching {
+    async fn turn(&self, request: TurnRequest<'_>) -> Result<Turn, TurnError> {
+        let calls: Vec<_> = request.ledger.calls().collect();
+        let mut turn = match calls.last() {
+            Some(call) if call.result_id.is_none() => {
+                let result = EventBody::AgentToolResult(AgentToolResult {
+                    tool_use_id: call.id.clone(),
+                    content: Vec::new(),
+                    is_error: (calls.len() == 2).then_some(true),
+                });
+                Turn::more(vec![Said::Event(Box::new(result))])
+            }
+            _ if calls.len() < 3 => {
+                let input = RawJson::empty_object();
+                Turn::more(vec![Said::Call(ToolCall::new("web_search", input))])
+            }
+            _ => Turn::last(Vec::new()),
+        };
+        turn.usage = Some(SessionUsage::default());
+        Ok(turn)
+    }
+}
+
+#[test]
+fn searches_are_counted_where_the_loop_does_not_say_them() {
+    let mut scene = Scene::new(TOOLSET);
+    scene.send(&EventBody::user_text("x")).unwrap();
+    assert_eq!(scene.settle_with(&Searching).0, Waiting::Idle);
+    let history = scene.history();
+    let usages = history.iter().filter_map(|event| match event.body() {
+        Ok(EventBody::SessionUsageUpdated(said)) => said.usage.server_tool_use,
+        _ => None,
+    });
+    let usages: Vec<_> = usages.map(|usage| usage.as_str().to_owned()).collect();
+    let said = |searches| format!(r#"{{"web_fetch_requests":0,"web_search_requests":{searches}}}"#);
+    // Three calls, of which the second one failed.
+    assert_eq!(usages, [0, 1, 1, 1, 1, 2, 2].map(said));
 }
 
 /// A loop that says nothing at all.

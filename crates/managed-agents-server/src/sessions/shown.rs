@@ -56,8 +56,8 @@ pub(crate) fn stats(record: &SessionRecord, now: Timestamp) -> SessionStats {
     }
 }
 
-/// What a session used: what its loop said last, and nothing where it said nothing. Cost and requests
-/// of server tools stay absent until a loop tells them, as the API has it.
+/// What a session used: what its loop said last, and nothing where it said nothing. The cost stays absent unless a loop
+/// tells it: there is no price list here, and a wrong sum would be worse than none.
 ///
 /// # Errors
 /// Only where the row is damaged.
@@ -79,8 +79,13 @@ pub(crate) fn usage(record: &SessionRecord, now: Timestamp) -> Result<SessionUsa
     ] {
         tokens.get_or_insert(0);
     }
-    if usage.cache_creation.is_none() {
-        usage.cache_creation = RawJson::from_text(NO_CACHE.to_owned()).ok();
+    for (part, none) in [
+        (&mut usage.cache_creation, NO_CACHE),
+        (&mut usage.server_tool_use, NO_REQUESTS),
+    ] {
+        if part.is_none() {
+            *part = RawJson::from_text(none.to_owned()).ok();
+        }
     }
     let active = active(record, now).as_secs_f64();
     usage.active_seconds.get_or_insert(active);
@@ -130,3 +135,4 @@ fn stuck(record: &SessionRecord, work: Option<&SessionWork>) -> Option<String> {
 }
 
 const NO_CACHE: &str = r#"{"ephemeral_1h_input_tokens":0,"ephemeral_5m_input_tokens":0}"#;
+const NO_REQUESTS: &str = r#"{"web_fetch_requests":0,"web_search_requests":0}"#;

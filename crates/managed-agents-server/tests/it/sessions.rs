@@ -371,11 +371,9 @@ async fn a_session_says_how_long_it_was_busy_and_what_it_used() {
     assert!((0.0..=seconds(&shown)).contains(&active), "{shown}");
     let usage = json!({"input_tokens": 0, "output_tokens": 0, "cache_read_input_tokens": 0,
         "cache_creation": {"ephemeral_1h_input_tokens": 0, "ephemeral_5m_input_tokens": 0},
+        "server_tool_use": {"web_fetch_requests": 0, "web_search_requests": 0},
         "active_seconds": active});
-    assert_eq!(
-        shown["usage"], usage,
-        "cost and server tools are not tracked"
-    );
+    assert_eq!(shown["usage"], usage, "and no cost");
     let threads = world.get(&format!("{path}/threads")).await.body;
     assert_eq!(threads["data"][0]["usage"], usage);
     let over = world
