@@ -154,6 +154,8 @@ async fn step(
             }
             went => return went,
         }
+    } else {
+        drop(history);
     }
     shared.store.rest(session, position, None).await?;
     Ok(Went::ToRest)
@@ -197,6 +199,8 @@ async fn appended(
         due: Some(due),
         work: environment::work_id(now),
     };
+    // Whoever adds to it next need not copy it.
+    drop(history);
     shared.store.append(append).await?;
     Ok(if pause.is_some() {
         Went::ToRest

@@ -14,16 +14,14 @@ use crate::environment;
 use crate::shared::Shared;
 use crate::store::{EventRecord, NewEvent, SessionRecord, SessionStatus, StoreError};
 
-/// A history at one position. Whoever reads that session next goes on from there.
+/// A history at one position. Whoever reads that session meanwhile, or next, has the same one and goes on from there.
 pub(crate) struct History {
-    past: Past,
-    session: SessionId,
-    kept: Arc<Histories>,
+    past: Arc<Past>,
     _memory: Option<OwnedSemaphorePermit>,
 }
 
 /// What was read of a history.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Past {
     /// Number of its newest event.
     pub(crate) position: u64,
@@ -40,23 +38,20 @@ impl History {
     /// Reads all events of a session, or those that came since it was last read.
     pub(crate) async fn read(shared: &Shared, session: &SessionRecord) -> Result<Self, StoreError> {
         let memory = shared.memory.take(session.bytes).await;
-        let mut past = shared.histories.take(session.id);
+        let known = shared.histories.of(session.id);
         loop {
-            let page = shared
-                .store
-                .events_after(session.id, past.position, PAGE_BYTES);
+            let position = known.position();
+            let page = shared.store.events_after(session.id, position, PAGE_BYTES);
             let page = page.await?;
-            for row in &page.rows {
-                past.add(row)?;
-            }
+            known.add(&page.rows)?;
             if !page.more {
                 break;
             }
         }
+        let past = known.past();
+        shared.histories.weigh(session.id, past.bytes);
         Ok(Self {
             past,
-            session: session.id,
-            kept: Arc::clone(&shared.histories),
             _memory: memory,
         })
     }
@@ -79,12 +74,6 @@ impl Deref for History {
 
     fn deref(&self) -> &Past {
         &self.past
-    }
-}
-
-impl Drop for History {
-    fn drop(&mut self) {
-        self.kept.keep(self.session, std::mem::take(&mut self.past));
     }
 }
 
@@ -118,55 +107,105 @@ pub(crate) struct Histories(Mutex<Kept>);
 
 #[derive(Default)]
 struct Kept {
-    by_session: HashMap<SessionId, (u64, Past)>,
+    by_session: HashMap<SessionId, Slot>,
     bytes: u64,
     /// Counts uses: the lowest is the oldest.
     uses: u64,
 }
 
-impl Histories {
-    /// What is kept of a session. Who else wants it meanwhile reads it anew.
-    fn take(&self, session: SessionId) -> Past {
-        let mut kept = self.lock();
-        let Some((_, past)) = kept.by_session.remove(&session) else {
-            return Past::default();
-        };
-        kept.bytes -= past.bytes;
-        past
+#[derive(Default)]
+struct Slot {
+    known: Arc<Known>,
+    /// When it was used last.
+    used: u64,
+    bytes: u64,
+}
+
+/// What is known of one history. Everybody who reads it adds to it what is new; who has the history as it was keeps it
+/// so, and only then is it copied.
+#[derive(Default)]
+struct Known(Mutex<Arc<Past>>);
+
+impl Known {
+    fn position(&self) -> u64 {
+        self.lock().position
     }
 
-    fn keep(&self, session: SessionId, past: Past) {
-        let mut kept = self.lock();
-        let newer = kept.by_session.get(&session);
-        if past.bytes > KEPT_BYTES_MOST || newer.is_some_and(|(_, at)| at.position >= past.position)
-        {
-            return;
-        }
-        kept.uses += 1;
-        kept.bytes += past.bytes;
-        let uses = kept.uses;
-        if let Some((_, older)) = kept.by_session.insert(session, (uses, past)) {
-            kept.bytes -= older.bytes;
-        }
-        while kept.bytes > KEPT_BYTES_MOST || kept.by_session.len() > KEPT_MOST {
-            let oldest = kept.by_session.iter().min_by_key(|(_, (uses, _))| *uses);
-            let Some(oldest) = oldest.map(|(session, _)| *session) else {
-                break;
-            };
-            if let Some((_, past)) = kept.by_session.remove(&oldest) {
-                kept.bytes -= past.bytes;
+    fn past(&self) -> Arc<Past> {
+        Arc::clone(&self.lock())
+    }
+
+    /// Adds rows that were read behind a position of this history, where somebody else has not added them meanwhile.
+    fn add(&self, rows: &[EventRecord]) -> Result<(), StoreError> {
+        let mut past = self.lock();
+        for row in rows {
+            if row.seq > past.position {
+                Arc::make_mut(&mut past).add(row)?;
             }
         }
+        Ok(())
+    }
+
+    /// Straight-line code only under this lock.
+    fn lock(&self) -> MutexGuard<'_, Arc<Past>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Histories {
+    /// What is known of a session.
+    fn of(&self, session: SessionId) -> Arc<Known> {
+        let mut kept = self.lock();
+        kept.uses += 1;
+        let used = kept.uses;
+        let slot = kept.by_session.entry(session).or_default();
+        slot.used = used;
+        let known = Arc::clone(&slot.known);
+        kept.shrink();
+        known
+    }
+
+    /// Notes what the history of a session weighs now.
+    fn weigh(&self, session: SessionId, bytes: u64) {
+        let mut kept = self.lock();
+        let Some(slot) = kept.by_session.get_mut(&session) else {
+            return;
+        };
+        let before = std::mem::replace(&mut slot.bytes, bytes);
+        kept.bytes = kept.bytes - before + bytes;
+        // It would push all others out, and itself last.
+        if bytes > KEPT_BYTES_MOST {
+            kept.remove(session);
+        }
+        kept.shrink();
     }
 
     /// Keeps nothing of a session that is deleted.
     pub(crate) fn forget(&self, session: SessionId) {
-        drop(self.take(session));
+        self.lock().remove(session);
     }
 
     /// Straight-line code only under this lock.
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    fn shrink(&mut self) {
+        while self.bytes > KEPT_BYTES_MOST || self.by_session.len() > KEPT_MOST {
+            let oldest = self.by_session.iter().min_by_key(|(_, slot)| slot.used);
+            let Some(oldest) = oldest.map(|(session, _)| *session) else {
+                return;
+            };
+            self.remove(oldest);
+        }
+    }
+
+    fn remove(&mut self, session: SessionId) {
+        if let Some(slot) = self.by_session.remove(&session) {
+            self.bytes -= slot.bytes;
+        }
     }
 }
 
@@ -283,31 +322,61 @@ mod tests {
     }
 
     #[test]
+    fn whoever_reads_meanwhile_has_the_same_history() {
+        let histories = Histories::default();
+        let session = SessionId::new(1, &[0; 10]);
+        let rows: Vec<_> = (1..4).map(|number| row(number, number, true)).collect();
+        histories.of(session).add(&rows[..2]).unwrap();
+        let (one, other) = (histories.of(session).past(), histories.of(session).past());
+        assert!(Arc::ptr_eq(&one, &other), "it was not read again");
+        // Both read what is new, and the second one finds it added.
+        histories.of(session).add(&rows[1..]).unwrap();
+        histories.of(session).add(&rows[2..]).unwrap();
+        assert_eq!(
+            (one.position, one.events.len()),
+            (2, 2),
+            "it stays as it was"
+        );
+        let newer = histories.of(session).past();
+        assert_eq!((newer.position, newer.events.len()), (3, 3));
+    }
+
+    #[test]
+    fn a_history_that_nobody_has_is_not_copied() {
+        let histories = Histories::default();
+        let session = SessionId::new(1, &[0; 10]);
+        let known = histories.of(session);
+        known.add(&[row(1, 1, true)]).unwrap();
+        let at = Arc::as_ptr(&known.past());
+        known.add(&[row(2, 2, true)]).unwrap();
+        assert_eq!(Arc::as_ptr(&known.past()), at);
+    }
+
+    #[test]
     fn what_is_kept_is_bounded_and_the_newest() {
-        let kept = Histories::default();
-        let past = |position, bytes| Past {
-            position,
-            bytes,
-            ..Past::default()
-        };
+        let histories = Histories::default();
         let session = |number| SessionId::new(number, &[0; 10]);
+        let read = |number, bytes| {
+            let known = histories.of(session(number));
+            known.add(&[row(1, 1, true)]).unwrap();
+            histories.weigh(session(number), bytes);
+        };
         for number in 0..2000 {
-            kept.keep(session(number), past(1, 1 << 16));
+            read(number, 1 << 16);
         }
-        assert!(kept.lock().bytes <= KEPT_BYTES_MOST);
-        assert_eq!(kept.take(session(0)).position, 0);
-        kept.keep(session(1), past(3, 0));
-        kept.keep(session(1), past(2, 0));
-        assert_eq!(kept.take(session(1)).position, 3);
-        kept.keep(session(1), past(9, KEPT_BYTES_MOST + 1));
-        kept.forget(session(1999));
-        assert_eq!(kept.take(session(1999)).position, 0);
-        let bytes: u64 = kept
-            .lock()
-            .by_session
-            .values()
-            .map(|(_, past)| past.bytes)
-            .sum();
-        assert_eq!(kept.lock().bytes, bytes);
+        assert!(histories.lock().bytes <= KEPT_BYTES_MOST);
+        assert_eq!(histories.of(session(0)).position(), 0);
+        assert_eq!(histories.of(session(1999)).position(), 1);
+        read(1, KEPT_BYTES_MOST + 1);
+        assert_eq!(histories.of(session(1)).position(), 0);
+        histories.forget(session(1999));
+        assert_eq!(histories.of(session(1999)).position(), 0);
+        for number in 3000..4000 {
+            read(number, 0);
+        }
+        assert!(histories.lock().by_session.len() <= KEPT_MOST);
+        let kept = histories.lock();
+        let bytes: u64 = kept.by_session.values().map(|slot| slot.bytes).sum();
+        assert_eq!(kept.bytes, bytes);
     }
 }

@@ -208,6 +208,8 @@ async fn try_append(
         work: environment::work_id(acting.now),
         writer: Writer::Client(acting),
     };
+    // Whoever adds to it next need not copy it.
+    drop(history);
     shared.store.append(append).await?;
     Ok(answers)
 }
