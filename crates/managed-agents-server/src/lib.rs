@@ -144,9 +144,9 @@ impl Server {
     }
 
     /// Lets agents think, ends what workers let lapse and forgets what is over, until `stop`: without it
-    /// sessions take messages, and nothing follows. One process of several that share a store
-    /// suffices; more share the work. Then what waits and what streams ends, so that whoever
-    /// serves the router can close its connections in good order.
+    /// sessions take messages, and nothing follows. Processes that share a store share that work, and each of them runs
+    /// this: it is also what notices what the others wrote, within a fraction of a second for [`store::SqliteStore`].
+    /// Then what waits and what streams ends, so that whoever serves the router can close its connections in good order.
     ///
     /// # Cancel safety
     /// It may be dropped and started again: what was under way is done again.
@@ -154,6 +154,7 @@ impl Server {
         tokio::select! {
             () = driver::run(Arc::clone(&self.shared), stop) => {}
             () = retention::run(&self.shared) => {}
+            () = self.shared.store.tend() => {}
         }
         self.shared.closing.cancel();
     }

@@ -72,7 +72,7 @@ pub(crate) fn routes() -> Vec<Route> {
     ]
 }
 
-/// Waits really: a commit of this or another process wakes it within milliseconds.
+/// Waits really: a commit of this process wakes it at once, one of another process as soon as the store notices.
 async fn poll(
     State(shared): State<Arc<Shared>>,
     caller: Caller,

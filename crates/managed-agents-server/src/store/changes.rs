@@ -59,6 +59,13 @@ impl Changes {
         }
     }
 
+    /// Wakes everybody: something changed, and nobody knows what.
+    pub fn announce_all(&self) {
+        for sender in self.lock().topics.values() {
+            sender.send_modify(|number| *number = number.wrapping_add(1));
+        }
+    }
+
     /// Straight-line code only under this lock.
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
@@ -89,6 +96,8 @@ mod tests {
         one.mark_unchanged();
         again.mark_unchanged();
         assert!(!one.has_changed().unwrap());
+        changes.announce_all();
+        assert!(one.has_changed().unwrap() && other.has_changed().unwrap());
     }
 
     #[test]

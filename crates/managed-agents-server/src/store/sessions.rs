@@ -152,6 +152,17 @@ pub trait SessionStore: WorkStore + EnvironmentStore + AgentStore + AuditStore {
 
     /// Who waits for what.
     fn changes(&self) -> &Changes;
+
+    /// What the store has to do beside its methods, until it is dropped: a store that several processes share
+    /// announces here what the others committed. Nothing, where it is not said otherwise.
+    ///
+    /// [`Server::run`](crate::Server::run) awaits it, in each process.
+    ///
+    /// # Cancel safety
+    /// It may be dropped and called again.
+    async fn tend(&self) {
+        std::future::pending().await
+    }
 }
 
 /// What a session does.

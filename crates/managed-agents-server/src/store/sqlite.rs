@@ -3,6 +3,8 @@
 //! WAL with `synchronous = FULL`: what was answered survives both a killed process and a
 //! power cut. Writers begin `IMMEDIATE`, so that two of them wait for each other instead
 //! of failing half-way. Queries are text at run time: building needs no database.
+//!
+//! One connection writes and the others read.
 
 mod agents;
 mod audit;
@@ -10,6 +12,7 @@ mod authority;
 mod environments;
 mod events;
 mod library;
+mod others;
 mod retention;
 mod row;
 mod sessions;
@@ -76,7 +79,8 @@ impl SqliteConfig {
             .foreign_keys(true)
             .busy_timeout(self.busy)
             .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full);
+            .synchronous(SqliteSynchronous::Full)
+            .row_buffer_size(ROWS_AHEAD);
         match self.most_bytes {
             Some(bytes) => {
                 options.pragma("max_page_count", (bytes / PAGE_BYTES).max(1).to_string())
@@ -89,7 +93,10 @@ impl SqliteConfig {
 /// Every store of this crate in one SQLite file.
 #[derive(Debug)]
 pub struct SqliteStore {
+    /// Connections that read.
     pool: SqlitePool,
+    /// The one that writes: what it has not written itself, another process has.
+    writer: SqlitePool,
     changes: Changes,
     /// One: whoever has it writes.
     writers: Arc<Semaphore>,
@@ -103,18 +110,28 @@ impl SqliteStore {
     /// database, or was written by a newer version.
     pub async fn open(config: &SqliteConfig) -> Result<Self, StoreError> {
         make_private(&config.path).map_err(|error| failed(error.into()))?;
-        let pool = SqlitePoolOptions::new()
-            .max_connections(CONNECTIONS_MOST)
-            .acquire_timeout(config.busy)
+        let connections = SqlitePoolOptions::new().acquire_timeout(config.busy);
+        // It stays the same for as long as it can: only then can it tell its own commits from others.
+        let writer = connections
+            .clone()
+            .max_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
             .connect_with(config.options())
             .await
             .map_err(failed)?;
         MIGRATIONS
-            .run(&pool)
+            .run(&writer)
             .await
             .map_err(|error| failed(sqlx::Error::from(error)))?;
+        let pool = connections
+            .max_connections(READERS_MOST)
+            .connect_with(config.options())
+            .await
+            .map_err(failed)?;
         Ok(Self {
             pool,
+            writer,
             changes: Changes::default(),
             writers: Arc::new(Semaphore::new(1)),
         })
@@ -126,17 +143,23 @@ impl SqliteStore {
     /// Dropping the future leaves the rest to the operating system: nothing is lost.
     pub async fn close(&self) {
         self.pool.close().await;
+        // The last one to go empties the log.
+        self.writer.close().await;
     }
 
     /// Writers of this process stand in a queue: SQLite would let them sleep and try again.
     async fn begin(&self) -> Result<Writing, StoreError> {
-        let turn = Arc::clone(&self.writers).acquire_owned().await;
-        let turn = turn.map_err(|error| StoreError::Failed(error.into()))?;
-        let transaction = self.pool.begin_with("BEGIN IMMEDIATE").await;
+        let turn = self.turn().await?;
+        let transaction = self.writer.begin_with("BEGIN IMMEDIATE").await;
         Ok(Writing {
             transaction: transaction.map_err(failed)?,
             _turn: turn,
         })
+    }
+
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, StoreError> {
+        let turn = Arc::clone(&self.writers).acquire_owned().await;
+        turn.map_err(|error| StoreError::Failed(error.into()))
     }
 
     /// Readers of several rows see them as of one moment.
@@ -197,8 +220,12 @@ impl Drop for Announce<'_> {
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations/sqlite");
 
-/// One writes, the others read: more would only wait.
-const CONNECTIONS_MOST: u32 = 4;
+/// Connections that read: more would only wait.
+const READERS_MOST: u32 = 3;
+
+/// Rows that the thread of a connection may read before somebody takes them: a page of a listing. With fewer, two threads
+/// take turns for each handful.
+const ROWS_AHEAD: usize = 1024;
 
 const PAGE_BYTES: u64 = 4096;
 

@@ -4,6 +4,7 @@ mod authority;
 mod common;
 mod events;
 mod killed;
+mod processes;
 mod queue;
 mod sessions;
 mod streams;

@@ -15,11 +15,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mcp_tunnel_auth::TunnelId;
-use sqlx::SqlitePool;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteQueryResult,
     SqliteSynchronous,
 };
+use sqlx::{Connection as _, SqlitePool};
 use tokio::sync::watch;
 
 use super::{Change, Refusal, StoreError};
@@ -100,6 +100,12 @@ impl SqliteStore {
         let pool = SqlitePoolOptions::new()
             .max_connections(CONNECTIONS_MOST)
             .acquire_timeout(config.busy)
+            // Where a disk is full SQLite ends a transaction by itself, which sqlx does not see: to it that connection
+            // is in a transaction for ever.
+            .before_acquire(|connection, _| {
+                let fresh = !connection.is_in_transaction();
+                Box::pin(async move { Ok(fresh) })
+            })
             .connect_with(config.options())
             .await
             .map_err(failed)?;

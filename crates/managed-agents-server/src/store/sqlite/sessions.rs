@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteRow;
 
 use super::authority::{self, Effect};
 use super::row::{corrupt, json, named, number, optional_time, required, time, to_json};
-use super::{SqliteStore, Transaction, environments, events, failed, retention, run, work};
+use super::{SqliteStore, Transaction, environments, events, failed, others, retention, run, work};
 use crate::store::{
     Acting, Append, Appended, Changes, Due, EnvironmentKind, EventListing, EventRecord, Listed,
     NewEvent, NewSession, Refusal, SessionChange, SessionListing, SessionRecord, SessionStatus,
@@ -246,6 +246,10 @@ impl SessionStore for SqliteStore {
 
     fn changes(&self) -> &Changes {
         &self.changes
+    }
+
+    async fn tend(&self) {
+        others::follow(self).await;
     }
 }
 

@@ -51,7 +51,7 @@ async fn a_session_whose_history_is_full_can_still_be_ended() {
             AgentId::new(1, &[0; 10]),
         ),
     ] {
-        let insert = sqlx::query(sqlx::AssertSqlSafe(rows)).execute(&store.pool);
+        let insert = sqlx::query(sqlx::AssertSqlSafe(rows)).execute(&store.writer);
         insert.await.unwrap();
     }
     let acting = Acting {
@@ -78,6 +78,27 @@ async fn a_session_whose_history_is_full_can_still_be_ended() {
     assert_eq!(ended.await.unwrap().position, EVENTS_MOST + 1);
     let deleted = store.delete_session(&acting, session, event(3, "session.deleted"));
     deleted.await.unwrap();
+}
+
+#[tokio::test]
+async fn the_commits_of_others_are_told_from_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = SqliteConfig::new(folder.path().join("shared.db"));
+    let store = SqliteStore::open(&file).await.unwrap();
+    let other = SqliteStore::open(&file).await.unwrap();
+    let write = async |store: &SqliteStore| {
+        let mut writing = store.begin().await.unwrap();
+        let insert = sqlx::query(
+            "INSERT INTO audit VALUES (hex(randomblob(9)), 'w', 0, 'a', NULL, 'b', 'c', NULL)",
+        );
+        run(&mut writing, insert).await.unwrap();
+        store.commit(writing, &[]).await.unwrap();
+    };
+    let before = others::version(&store).await.unwrap();
+    write(&store).await;
+    assert_eq!(others::version(&store).await.unwrap(), before);
+    write(&other).await;
+    assert_ne!(others::version(&store).await.unwrap(), before);
 }
 
 mod model;

@@ -15,6 +15,23 @@ async fn it_conforms() {
     .await;
 }
 
+/// As on a full disk, where SQLite does so by itself.
+#[tokio::test]
+async fn a_transaction_that_ended_by_itself_stops_no_later_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = SqliteConfig::new(folder.path().join("ended.db"));
+    let store = SqliteStore::open(&file).await.unwrap();
+    for _ in 0..CONNECTIONS_MOST * 2 {
+        let mut writing = store.begin().await.unwrap();
+        run(&mut writing, sqlx::query("ROLLBACK")).await.unwrap();
+        drop(writing);
+        let mut reading = store.read().await.unwrap();
+        run(&mut reading, sqlx::query("ROLLBACK")).await.unwrap();
+    }
+    let writing = store.begin().await.unwrap();
+    store.commit(writing).await.unwrap();
+}
+
 async fn create(store: &SqliteStore, number: u64) -> Result<TunnelId, StoreError> {
     let workspace = WorkspaceId::parse("home").unwrap();
     let at = jiff::Timestamp::from_millisecond(1_790_000_000_000).unwrap();
