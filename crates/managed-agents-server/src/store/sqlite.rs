@@ -23,11 +23,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::SqlitePool;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteQueryResult,
     SqliteSynchronous,
 };
+use sqlx::{Connection as _, SqlitePool};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Changes, StoreError, Topic};
@@ -110,7 +110,14 @@ impl SqliteStore {
     /// database, or was written by a newer version.
     pub async fn open(config: &SqliteConfig) -> Result<Self, StoreError> {
         make_private(&config.path).map_err(|error| failed(error.into()))?;
-        let connections = SqlitePoolOptions::new().acquire_timeout(config.busy);
+        let connections = SqlitePoolOptions::new()
+            .acquire_timeout(config.busy)
+            // Where a disk is full SQLite ends a transaction by itself, which sqlx does not see: to it that connection
+            // is in a transaction for ever.
+            .before_acquire(|connection, _| {
+                let fresh = !connection.is_in_transaction();
+                Box::pin(async move { Ok(fresh) })
+            });
         // It stays the same for as long as it can: only then can it tell its own commits from others.
         let writer = connections
             .clone()

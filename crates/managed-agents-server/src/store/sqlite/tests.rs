@@ -101,4 +101,21 @@ async fn the_commits_of_others_are_told_from_its_own() {
     assert_ne!(others::version(&store).await.unwrap(), before);
 }
 
+/// As on a full disk, where SQLite does so by itself.
+#[tokio::test]
+async fn a_transaction_that_ended_by_itself_stops_no_later_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = SqliteConfig::new(folder.path().join("ended.db"));
+    let store = SqliteStore::open(&file).await.unwrap();
+    for _ in 0..READERS_MOST * 2 {
+        let mut writing = store.begin().await.unwrap();
+        run(&mut writing, sqlx::query("ROLLBACK")).await.unwrap();
+        drop(writing);
+        let mut reading = store.read().await.unwrap();
+        run(&mut reading, sqlx::query("ROLLBACK")).await.unwrap();
+    }
+    let writing = store.begin().await.unwrap();
+    store.commit(writing, &[]).await.unwrap();
+}
+
 mod model;
