@@ -75,10 +75,17 @@ pub(super) fn pause(options: &Options) -> Table {
     let columns = ["to the edge", "to the gateway"];
     let mut table = Table::new("network back to first byte", &columns, 0);
     let rounds = if options.quick { 1 } else { 9 };
-    for (rtt, away) in [(0, 0), (60, 0), (60, 2000)] {
-        let name = match away {
-            0 => format!("connection reset, RTT {rtt} ms"),
-            _ => format!("refused for {away} ms, RTT {rtt} ms"),
+    let outages = [
+        (0, 0, Outage::Refuses),
+        (60, 0, Outage::Refuses),
+        (60, 2000, Outage::Refuses),
+        (60, 2000, Outage::Closes),
+    ];
+    for (rtt, away, outage) in outages {
+        let name = match (away, outage) {
+            (0, _) => format!("connection reset, RTT {rtt} ms"),
+            (_, Outage::Refuses) => format!("refused for {away} ms, RTT {rtt} ms"),
+            (_, Outage::Closes) => format!("closed for {away} ms, RTT {rtt} ms"),
         };
         if !options.wants(&format!("network: {name}")) || options.quick && away > 0 {
             continue;
@@ -88,7 +95,7 @@ pub(super) fn pause(options: &Options) -> Table {
             let mut world = World::start(rtt).await;
             let mut pauses = Vec::new();
             for _ in 0..rounds {
-                pauses.push(world.cut(away).await);
+                pauses.push(world.cut(away, outage).await);
             }
             pauses
         });
@@ -162,7 +169,7 @@ impl World {
     }
 
     /// Cuts the connection and writes a byte each way; says how long after the return each arrives.
-    async fn cut(&mut self, away: Duration) -> (Duration, Duration) {
+    async fn cut(&mut self, away: Duration, outage: Outage) -> (Duration, Duration) {
         // A connection that has lasted is replaced at once.
         let settled = sleep(Duration::from_millis(1100));
         tokio::pin!(settled);
@@ -174,7 +181,7 @@ impl World {
         }
         self.relay.state.send_modify(|state| {
             state.generation += 1;
-            state.down = !away.is_zero();
+            state.down = (!away.is_zero()).then_some(outage);
         });
         self.far
             .write_chunk(Bytes::from_static(b"u"))
@@ -196,7 +203,7 @@ impl World {
             tokio::select! {
                 () = &mut back, if returned.is_none() => {
                     returned = Some(Instant::now());
-                    self.relay.state.send_modify(|state| state.down = false);
+                    self.relay.state.send_modify(|state| state.down = None);
                 }
                 byte = self.near.read_chunk(), if up.is_none() => {
                     byte.expect("a byte");
@@ -245,8 +252,17 @@ async fn greet(listener: TcpListener, tell: mpsc::Sender<Incoming<TcpStream>>) {
 struct State {
     /// Connections of earlier generations are dropped.
     generation: u64,
-    /// Connections that come now are dropped too.
-    down: bool,
+    /// What becomes of connections that come now.
+    down: Option<Outage>,
+}
+
+/// How a network is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outage {
+    /// Nobody listens.
+    Refuses,
+    /// Connections come about, and are closed before a word.
+    Closes,
 }
 
 /// Delays what it carries, and drops its connections when it is told to.
@@ -260,12 +276,29 @@ impl Relay {
     async fn start(target: SocketAddr, delay: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
         let address = listener.local_addr().expect("an address");
-        let (state, watched) = watch::channel(State::default());
+        let (state, mut watched) = watch::channel(State::default());
         let mut task = JoinSet::new();
         task.spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((near, _)) = listener.accept().await {
-                connections.spawn(carry(near, target, delay, watched.clone()));
+            let (mut listener, mut connections) = (Some(listener), JoinSet::new());
+            loop {
+                let refuses = watched.borrow_and_update().down == Some(Outage::Refuses);
+                if refuses {
+                    listener = None;
+                } else if listener.is_none() {
+                    listener = TcpListener::bind(address).await.ok();
+                }
+                let accepted = async {
+                    match &listener {
+                        Some(listener) => listener.accept().await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    changed = watched.changed() => if changed.is_err() { return },
+                    Ok((near, _)) = accepted => {
+                        connections.spawn(carry(near, target, delay, watched.clone()));
+                    }
+                }
                 while connections.try_join_next().is_some() {}
             }
         });
@@ -284,7 +317,7 @@ async fn carry(
     mut state: watch::Receiver<State>,
 ) {
     let State { generation, down } = *state.borrow();
-    if down {
+    if down.is_some() {
         return;
     }
     // A new connection costs a round trip before its first byte.

@@ -60,6 +60,35 @@ impl Backoff {
     }
 }
 
+/// The time between two attempts for a session that waits and is not kept for long: drawn evenly from the upper half of
+/// `[0, ceiling)`.
+///
+/// Unlike [`Backoff`] it neither grows, so that the network's return is met within the ceiling, nor comes near zero, so
+/// that one gateway makes no more attempts than one in half a ceiling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pace(Duration);
+
+impl Pace {
+    /// At least 20 ms.
+    pub(crate) fn new(ceiling: Duration) -> Self {
+        Self(ceiling.max(Duration::from_millis(20)))
+    }
+
+    /// The same, or slower on a path with this round trip: an attempt that will be answered is not begun twice.
+    pub(crate) fn over(self, round_trip: Duration) -> Self {
+        let slower = round_trip.saturating_mul(4).min(SLOWEST);
+        Self(self.0.max(slower))
+    }
+
+    pub(crate) fn next(self, random: u64) -> Duration {
+        let half = self.0 / 2;
+        half + fraction(half, random)
+    }
+}
+
+/// What no round trip slows attempts down beyond.
+const SLOWEST: Duration = Duration::from_secs(2);
+
 /// `whole · random / 2⁶⁴`, in nanoseconds.
 fn fraction(whole: Duration, random: u64) -> Duration {
     let nanos = u64::try_from(whole.as_nanos()).unwrap_or(u64::MAX);
@@ -111,6 +140,18 @@ mod tests {
         assert_eq!(backoff.attempts(), 2);
         backoff.reset();
         assert_eq!(backoff.ceiling(), 1000 * MS);
+    }
+
+    #[test]
+    fn a_pace_keeps_to_the_upper_half_and_waits_for_slow_paths() {
+        let pace = Pace::new(500 * MS);
+        assert_eq!(pace.next(0), 250 * MS);
+        let longest = pace.next(u64::MAX);
+        assert!(longest < 500 * MS && longest > 499 * MS);
+        assert_eq!(pace.over(60 * MS), pace);
+        assert_eq!(pace.over(300 * MS), Pace::new(1200 * MS));
+        assert_eq!(pace.over(Duration::MAX), Pace::new(SLOWEST));
+        assert_eq!(Pace::new(Duration::ZERO).next(0), 10 * MS);
     }
 
     #[test]

@@ -5,7 +5,11 @@ use std::{sync::Arc, time::Duration};
 use mcp_tunnel_proto::{Config, Features, QUANTUM};
 use rustls::ClientConfig;
 
-use crate::{MemoryBudget, backoff::Backoff, dial::TcpOptions};
+use crate::{
+    MemoryBudget,
+    backoff::{Backoff, Pace},
+    dial::TcpOptions,
+};
 
 /// Deadlines of one link, around the limits of its protocol.
 ///
@@ -82,7 +86,8 @@ impl LinkConfig {
     }
 
     /// How often the side that has dialled looks whether the machine has slept meanwhile: then the connection is dead, or a
-    /// ping tells, without waiting for silence. Default 1 s; zero: never, where [`Link::slept`](crate::Link::slept) is called
+    /// ping tells, without waiting for silence. An uplink without a link looks as often whether the machine has slept or its
+    /// way to the edge has changed, and dials at once. Default 1 s; zero: never, where [`Link::slept`](crate::Link::slept) is called
     /// instead. Raised, that much later after it wakes.
     #[must_use]
     pub fn set_sleep_watch(self, interval: Duration) -> Self {
@@ -227,6 +232,7 @@ pub struct UplinkConfig {
     connect_timeout: Duration,
     credential_timeout: Duration,
     backoff: Backoff,
+    kept_pace: Pace,
     retry_after_cap: Duration,
     healthy_after: Duration,
     resumed_at_once_after: Duration,
@@ -243,6 +249,7 @@ impl UplinkConfig {
             connect_timeout: Duration::from_secs(10),
             credential_timeout: Duration::from_secs(5),
             backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
+            kept_pace: Pace::new(Duration::from_millis(500)),
             retry_after_cap: Duration::from_secs(300),
             healthy_after: Duration::from_secs(30),
             resumed_at_once_after: Duration::from_secs(1),
@@ -281,11 +288,27 @@ impl UplinkConfig {
         }
     }
 
-    /// First and longest wait between attempts, before jitter; see [`Backoff`]. Default 500 ms and 30 s.
+    /// First and longest wait between attempts, before jitter; see [`Backoff`]. Default 500 ms and 30 s. Connecting for a
+    /// session that is kept has a [pace](Self::set_kept_pace) of its own.
     #[must_use]
     pub fn set_backoff(self, base: Duration, cap: Duration) -> Self {
         Self {
             backoff: Backoff::new(base, cap),
+            ..self
+        }
+    }
+
+    /// The longest time between two attempts to connect while a session without a connection is kept, whether an attempt
+    /// was refused or is still unanswered: up to four are under way at an address. Drawn from the upper half. Default 500
+    /// ms, or four round trips where those are longer; at least 20 ms.
+    ///
+    /// That is how long after the return of the network the first attempt that can succeed begins, at most. Lowered, a
+    /// gateway whose edge is away sends that many more SYNs for as long as the session is kept; an edge has one TLS
+    /// handshake of it at a time all the same.
+    #[must_use]
+    pub fn set_kept_pace(self, longest: Duration) -> Self {
+        Self {
+            kept_pace: Pace::new(longest),
             ..self
         }
     }
@@ -353,6 +376,10 @@ impl UplinkConfig {
 
     pub(crate) fn backoff(&self) -> &Backoff {
         &self.backoff
+    }
+
+    pub(crate) fn kept_pace(&self) -> Pace {
+        self.kept_pace
     }
 
     pub(crate) fn retry_after_cap(&self) -> Duration {

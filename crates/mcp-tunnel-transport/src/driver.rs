@@ -20,7 +20,7 @@ use crate::{
     memory::Lease,
     outbox::Outbox,
     shared::{Shared, Wakes},
-    sleep::SleepWatch,
+    sleep::Looks,
     timer::{Timer, now},
     tls::ResumeKey,
 };
@@ -105,11 +105,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> LinkDriver<IO> {
 
     /// Looks each so often whether the machine has slept; zero: never.
     pub(crate) fn watch_sleep(mut self, interval: Duration) -> Self {
-        self.sleep = (!interval.is_zero()).then(|| Looks {
-            watch: SleepWatch::new(),
-            interval,
-            next: now() + interval,
-        });
+        self.sleep = Looks::each(interval);
         self
     }
 
@@ -218,14 +214,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> LinkDriver<IO> {
     /// Tells the session of a sleep; says when to look again.
     fn look_for_sleep(&mut self, now: Instant) -> Option<Instant> {
         let looks = self.sleep.as_mut()?;
-        if now >= looks.next {
-            looks.next = now + looks.interval;
-            if let Some(slept) = looks.watch.look() {
-                debug!(?slept, "the machine has slept");
-                self.shared.lock().connection.on_sleep(slept);
-            }
+        if let Some(Some(slept)) = looks.look(now) {
+            debug!(?slept, "the machine has slept");
+            self.shared.lock().connection.on_sleep(slept);
         }
-        Some(looks.next)
+        Some(looks.next())
     }
 
     /// Waits for another connection, as long as the session is kept.
@@ -356,13 +349,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> LinkDriver<IO> {
         self.shared.wake(&mut self.wakes);
         !self.outbox.transmit.is_empty()
     }
-}
-
-/// Looks at two clocks.
-struct Looks {
-    watch: SleepWatch,
-    interval: Duration,
-    next: Instant,
 }
 
 /// Between two looks at a session whose connection takes nothing.

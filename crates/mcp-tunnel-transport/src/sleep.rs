@@ -2,6 +2,41 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::timer::now;
+
+/// Looks at two clocks, each so often.
+#[derive(Debug)]
+pub(crate) struct Looks {
+    watch: SleepWatch,
+    interval: Duration,
+    next: Instant,
+}
+
+impl Looks {
+    /// `None` where the interval is zero: nobody looks.
+    pub(crate) fn each(interval: Duration) -> Option<Self> {
+        (!interval.is_zero()).then(|| Self {
+            watch: SleepWatch::new(),
+            interval,
+            next: now() + interval,
+        })
+    }
+
+    /// When the next look is due, on the runtime's clock.
+    pub(crate) fn next(&self) -> Instant {
+        self.next
+    }
+
+    /// Looks if it is time to: what has been noticed, which is `None` where no look was due.
+    pub(crate) fn look(&mut self, now: Instant) -> Option<Option<Duration>> {
+        if now < self.next {
+            return None;
+        }
+        self.next = now + self.interval;
+        Some(self.watch.look())
+    }
+}
+
 /// Time that the day's clock is ahead by before that counts as a sleep: clocks are adjusted by less.
 const SLEEP: Duration = Duration::from_secs(3);
 
@@ -16,14 +51,14 @@ pub(crate) struct SleepWatch {
 impl SleepWatch {
     pub(crate) fn new() -> Self {
         Self {
-            day: SystemTime::now(),
+            day: day(),
             run: Instant::now(),
         }
     }
 
     /// How long the machine has slept since the last look, if it has.
     pub(crate) fn look(&mut self) -> Option<Duration> {
-        self.compare(SystemTime::now(), Instant::now())
+        self.compare(day(), Instant::now())
     }
 
     fn compare(&mut self, day: SystemTime, run: Instant) -> Option<Duration> {
@@ -34,9 +69,52 @@ impl SleepWatch {
     }
 }
 
+#[cfg(not(test))]
+fn day() -> SystemTime {
+    SystemTime::now()
+}
+
+#[cfg(test)]
+use simulated::day;
+
+/// A machine that sleeps when a test says so.
+#[cfg(test)]
+pub(crate) mod simulated {
+    use std::{
+        cell::Cell,
+        time::{Duration, SystemTime},
+    };
+
+    thread_local! {
+        static SLEPT: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    }
+
+    /// What runs on this thread finds that its machine has slept for so long.
+    pub(crate) fn sleep(slept: Duration) {
+        SLEPT.set(SLEPT.get() + slept);
+    }
+
+    pub(super) fn day() -> SystemTime {
+        SystemTime::now() + SLEPT.get()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn looks_are_taken_when_they_are_due() {
+        let second = Duration::from_secs(1);
+        let mut looks = Looks::each(second).unwrap();
+        let due = looks.next();
+        simulated::sleep(60 * second);
+        assert_eq!(looks.look(due - second / 2), None);
+        assert!(looks.look(due).unwrap().unwrap() >= 59 * second);
+        assert_eq!(looks.look(due), None);
+        assert_eq!(looks.look(due + second), Some(None));
+        assert!(Looks::each(Duration::ZERO).is_none());
+    }
 
     #[test]
     fn a_day_that_is_ahead_is_a_sleep() {

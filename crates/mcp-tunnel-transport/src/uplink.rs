@@ -10,6 +10,8 @@
 //!
 //!  Active ─► Resuming: the connection is lost, the session kept ─► Dialling … ─► Resumed, back in Active
 //!
+//!  Waiting, Dialling: the machine has slept, or has another way to the edge ─► Dialling anew
+//!
 //!  drain(), stop() ─► Stopped
 //! ```
 
@@ -30,23 +32,30 @@ use tokio::{
     time::timeout,
 };
 use tokio_rustls::client::TlsStream;
-use tracing::{Instrument as _, info_span};
+use tracing::{Instrument as _, debug, info_span};
 
 use crate::{
-    Answer, AnswerError, Backoff, CloseReason, Exporter, Link, LinkDriver, Offer, ReadAhead,
-    Target, UplinkConfig,
-    dial::{self, DialError},
+    Answer, AnswerError, Backoff, CloseReason, Exporter, Link, LinkConfig, LinkDriver, Offer,
+    ReadAhead, Target, UplinkConfig,
+    dial::DialError,
     timer::{Timer, now},
 };
 
 mod event;
+mod knock;
 #[cfg(not(all(test, feature = "local-ca")))]
 mod outside;
+mod reach;
 #[cfg(all(test, feature = "local-ca"))]
 mod sim;
+mod wake;
 
 #[cfg(all(test, feature = "local-ca"))]
 use self::sim::outside;
+use self::{
+    reach::{Dialled, Way},
+    wake::{Wake, WakeWatch},
+};
 pub use event::{LostReason, UplinkEvent};
 
 /// Links that may still finish their streams beside the current one; the oldest is closed beyond that.
@@ -56,8 +65,14 @@ const MAX_RETIRING: usize = 4;
 /// a path that breaks every second must not starve them.
 const YOUNG_WAIT: Duration = Duration::from_secs(1);
 
-/// The longest wait between attempts while a session without a connection is kept: it is not kept for long.
+/// The longest wait between attempts while a session without a connection is kept, where the edge was reached and an
+/// attempt cost it something. One that did not get there is repeated at the [pace](UplinkConfig::set_kept_pace).
 const GAP_WAIT: Duration = Duration::from_secs(5);
+
+/// What TLS, and the answer to the credential, may take at first while a session is kept: the path was there a moment
+/// before, and if it is gone again, waiting does not bring it back. Doubled by each failure in a row, so that an edge whose
+/// gateways come back all at once has its time.
+const GAP_PATIENCE: Duration = Duration::from_secs(2);
 
 type Socket = ReadAhead<outside::Connection>;
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -76,16 +91,16 @@ pub struct Uplink {
     current: Option<Current>,
     /// Since when the current link has no connection, and another is made for it.
     gap: Option<Instant>,
+    /// Where an edge was reached last.
+    address: Option<SocketAddr>,
+    wake: WakeWatch,
+    /// The edge has asked to be left alone until then.
+    not_before: Instant,
     /// Links finish; no new attempt but for a session that is kept.
     draining: Option<Boxed<()>>,
     retiring: Vec<Retiring>,
     drivers: JoinSet<CloseReason>,
     timer: Timer,
-}
-
-struct Dialled {
-    tls: TlsStream<Socket>,
-    address: SocketAddr,
 }
 
 struct Current {
@@ -124,6 +139,9 @@ impl Uplink {
     pub fn new(target: Target, config: UplinkConfig) -> Self {
         Self {
             backoff: config.backoff().clone(),
+            wake: WakeWatch::new(config.link().sleep_watch()),
+            address: None,
+            not_before: now(),
             target,
             config,
             state: State::Due,
@@ -215,6 +233,7 @@ impl Uplink {
             self.draining = None;
             self.state = State::Stopping;
         }
+        self.poll_wake(cx);
         match &mut self.state {
             State::Due => Poll::Ready(self.dial()),
             State::Dialling(attempt) => {
@@ -243,6 +262,25 @@ impl Uplink {
             State::Stopping => Poll::Pending,
             State::Stopped => Poll::Ready(UplinkEvent::Stopped),
         }
+    }
+
+    /// What an attempt or a wait was begun for is different now: begins another at once.
+    fn poll_wake(&mut self, cx: &mut Context<'_>) {
+        if !matches!(self.state, State::Waiting(_) | State::Dialling(_)) {
+            self.wake.rest();
+            return;
+        }
+        let Poll::Ready(wake) = self.wake.poll(cx, self.address) else {
+            return;
+        };
+        debug!(?wake, "dialling at once");
+        if let Wake::Slept(slept) = wake {
+            self.not_before = self.not_before.checked_sub(slept).unwrap_or_else(now);
+        }
+        self.backoff.reset();
+        self.queued
+            .retain(|event| !matches!(event, UplinkEvent::Waiting { .. }));
+        self.state = State::Waiting(self.not_before);
     }
 
     /// Closes links on which nothing more can happen.
@@ -282,19 +320,48 @@ impl Uplink {
 
     fn dial(&mut self) -> UplinkEvent {
         let (target, config) = (self.target.clone(), self.config.clone());
-        self.state = State::Dialling(Box::pin(reach(target, config)));
+        self.state = State::Dialling(match self.way_back() {
+            Some(way) => Box::pin(reach::again(target, config, way)),
+            None => Box::pin(reach::first(target, config)),
+        });
         UplinkEvent::Dialling {
             attempt: self.backoff.attempts().saturating_add(1),
         }
+    }
+
+    /// How the session that waits is brought back, if one does.
+    fn way_back(&self) -> Option<Way> {
+        let current = self.current.as_ref().filter(|_| self.gap.is_some())?;
+        let round_trip = current.link.rtt().unwrap_or_default();
+        Some(Way {
+            last: self.address?,
+            pace: self.config.kept_pace().over(round_trip),
+            patience: self.patience(round_trip).min(self.config.connect_timeout()),
+        })
+    }
+
+    /// What the edge may take while a session waits for it, once it is reached.
+    fn patience(&self, round_trip: Duration) -> Duration {
+        let doubled = 1_u32.checked_shl(self.backoff.attempts());
+        GAP_PATIENCE
+            .max(round_trip.saturating_mul(8))
+            .saturating_mul(doubled.unwrap_or(u32::MAX))
     }
 
     fn on_dialled(&mut self, outcome: Result<(Dialled, Exporter), DialError>) -> UplinkEvent {
         match outcome {
             Ok((dialled, exporter)) => {
                 let address = dialled.address;
+                self.address = Some(address);
                 let deadline = now() + self.config.credential_timeout();
                 self.state = State::Presenting(Box::new(dialled), deadline);
                 UplinkEvent::Dialled { exporter, address }
+            }
+            // What has just been sought for long is sought on, without a pause beyond the pace's.
+            Err(error @ DialError::Connect { .. }) if self.way_back().is_some() => {
+                self.state = State::Due;
+                let reason = error.into();
+                UplinkEvent::Lost { reason }
             }
             Err(error) => self.lose(error.into()),
         }
@@ -304,7 +371,8 @@ impl Uplink {
         let config = self.config.link();
         let offer = match &self.current {
             Some(current) if self.gap.is_some() => {
-                Offer::resuming(dialled.tls, credential, config, &current.link)
+                let config = self.impatient(&current.link);
+                Offer::resuming(dialled.tls, credential, &config, &current.link)
             }
             _ => Offer::new(dialled.tls, credential, config),
         };
@@ -315,6 +383,15 @@ impl Uplink {
                 self.queued.push_front(lost);
             }
         }
+    }
+
+    /// How the answer to a claim is awaited.
+    fn impatient(&self, link: &Link) -> LinkConfig {
+        let config = self.config.link();
+        let patience = self.patience(link.rtt().unwrap_or_default());
+        config
+            .clone()
+            .set_answer_timeout(patience.min(config.answer_timeout()))
     }
 
     fn on_answer(
@@ -469,6 +546,7 @@ impl Uplink {
         }
         let asked = refusal.retry_after.unwrap_or_default();
         let at_least = asked.min(self.config.retry_after_cap());
+        self.not_before = now() + at_least;
         let delay = self.backoff.next_after(at_least, outside::random());
         self.wait(delay);
         UplinkEvent::Refused {
@@ -479,11 +557,11 @@ impl Uplink {
     }
 
     fn lose(&mut self, reason: LostReason) -> UplinkEvent {
-        let mut delay = self.backoff.next(outside::random());
-        if self.gap.is_some() {
-            delay = delay.min(GAP_WAIT);
+        let delay = self.backoff.next(outside::random());
+        match self.gap {
+            None => self.wait(delay),
+            Some(_) => self.wait(delay.min(GAP_WAIT)),
         }
-        self.wait(delay);
         UplinkEvent::Lost { reason }
     }
 
@@ -505,13 +583,6 @@ impl fmt::Debug for Uplink {
             .field("links", &self.drivers.len())
             .finish_non_exhaustive()
     }
-}
-
-async fn reach(target: Target, config: UplinkConfig) -> Result<(Dialled, Exporter), DialError> {
-    let (socket, address) = outside::connect(&target, &config).await?;
-    let within = config.connect_timeout();
-    let (tls, exporter) = dial::secure(socket, &target, config.tls(), within).await?;
-    Ok((Dialled { tls, address }, exporter))
 }
 
 /// What a link meets in its life.

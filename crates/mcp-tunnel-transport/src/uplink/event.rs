@@ -10,7 +10,8 @@ use crate::{AnswerError, CloseReason, Exporter, Link, OfferError, dial::DialErro
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum UplinkEvent {
-    /// An attempt begins.
+    /// An attempt begins. For a session that is kept, it connects again and again, at
+    /// [a pace](crate::UplinkConfig::set_kept_pace), until it is answered or the time to connect has passed.
     Dialling {
         /// Attempts in a row without a healthy link, from 1.
         attempt: u32,

@@ -9,6 +9,7 @@
 )]
 
 mod net;
+mod outage;
 pub(super) mod outside;
 
 use std::{
@@ -80,6 +81,9 @@ async fn edge(mut arriving: mpsc::Receiver<Socket>, known: Known) {
 async fn greet(socket: Socket, known: Known) {
     let network = Network::current();
     let pause = async |network: &Network| {
+        if network.is_calm() {
+            return;
+        }
         let most = if network.is_hostile() { 900 } else { 20 };
         let pause = network.rng().millis(most);
         sleep(pause).await;

@@ -4,8 +4,9 @@ use std::{
     cell::RefCell,
     collections::VecDeque,
     io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, Weak},
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -13,7 +14,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::mpsc,
-    time::{sleep, timeout},
+    time::{sleep, sleep_until},
 };
 
 use crate::timer::{Timer, now};
@@ -59,22 +60,137 @@ pub(super) struct Network {
     edge: mpsc::Sender<Socket>,
     start: Instant,
     hostile_until: Instant,
-    dialled: Arc<Mutex<u32>>,
+    state: Arc<Mutex<State>>,
+}
+
+/// What a network does to connections, apart from what chance has for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Weather {
+    Fair,
+    /// Attempts are refused.
+    Refuses,
+    /// Connections come about, and are closed before a word.
+    Closes,
+    /// Nothing arrives any more, SYNs included, and nobody hears of it.
+    Swallows,
+}
+
+struct State {
+    weather: Weather,
+    /// One way, on a network that is not left to chance.
+    calm: Option<Duration>,
+    /// The machine's address in it.
+    way: Option<IpAddr>,
+    /// What the edge's name leads to. Only the first is the edge's; what is sent to the others is lost.
+    addresses: Vec<SocketAddr>,
+    dialled: u32,
+    dialling: usize,
+    most_dialling: usize,
+    wires: Vec<Weak<Mutex<Wire>>>,
+}
+
+/// One attempt to connect, as long as it is under way.
+struct Dialling<'a>(&'a Network);
+
+impl<'a> Dialling<'a> {
+    fn begin(network: &'a Network) -> Self {
+        let mut state = network.state();
+        state.dialled += 1;
+        state.dialling += 1;
+        state.most_dialling = state.most_dialling.max(state.dialling);
+        Self(network)
+    }
+}
+
+impl Drop for Dialling<'_> {
+    fn drop(&mut self) {
+        self.0.state().dialling -= 1;
+    }
 }
 
 impl Network {
     /// A network for this thread, and what arrives at the edge.
     pub(super) fn start(seed: u64, hostile: Duration) -> (Self, mpsc::Receiver<Socket>) {
+        Self::begin(seed, hostile, None)
+    }
+
+    /// One that does nothing by itself but take time.
+    pub(super) fn calm(seed: u64, one_way: Duration) -> (Self, mpsc::Receiver<Socket>) {
+        Self::begin(seed, Duration::ZERO, Some(one_way))
+    }
+
+    fn begin(
+        seed: u64,
+        hostile: Duration,
+        calm: Option<Duration>,
+    ) -> (Self, mpsc::Receiver<Socket>) {
         let (edge, arriving) = mpsc::channel(64);
         let network = Self {
             rng: Arc::new(Mutex::new(Rng(seed))),
             edge,
             start: now(),
             hostile_until: now() + hostile,
-            dialled: Arc::default(),
+            state: Arc::new(Mutex::new(State {
+                weather: Weather::Fair,
+                calm,
+                way: Some(Ipv4Addr::LOCALHOST.into()),
+                addresses: vec![([127, 0, 0, 1], 1).into()],
+                dialled: 0,
+                dialling: 0,
+                most_dialling: 0,
+                wires: Vec::new(),
+            })),
         };
         NETWORK.set(Some(network.clone()));
         (network, arriving)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn weather(&self) -> Weather {
+        self.state().weather
+    }
+
+    /// From now on. What exists is reset, or swallowed for good.
+    pub(super) fn turns(&self, weather: Weather) {
+        let wires = {
+            let mut state = self.state();
+            state.weather = weather;
+            std::mem::take(&mut state.wires)
+        };
+        for wire in wires.iter().filter_map(Weak::upgrade) {
+            wire.lock().unwrap().meet(weather);
+        }
+    }
+
+    /// From now on, for new connections.
+    pub(super) fn takes(&self, one_way: Duration) {
+        self.state().calm = Some(one_way);
+    }
+
+    /// The machine is at another place, or at none.
+    pub(super) fn moves(&self, way: Option<IpAddr>) {
+        self.state().way = way;
+    }
+
+    pub(super) fn way(&self) -> Option<IpAddr> {
+        self.state().way
+    }
+
+    /// The edge is reached at another address from now on.
+    pub(super) fn edge_moves(&self, address: SocketAddr) {
+        self.state().addresses.insert(0, address);
+    }
+
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        self.state().addresses.clone()
+    }
+
+    /// Attempts that were under way at once, at most.
+    pub(super) fn most_dialling(&self) -> usize {
+        self.state().most_dialling
     }
 
     pub(super) fn current() -> Self {
@@ -95,43 +211,69 @@ impl Network {
         now() < self.hostile_until
     }
 
+    /// Whether nothing is left to chance.
+    pub(super) fn is_calm(&self) -> bool {
+        self.state().calm.is_some()
+    }
+
     pub(super) fn dialled(&self) -> u32 {
-        *self.dialled.lock().unwrap()
+        self.state().dialled
     }
 
     /// A connection, as a socket's `connect`.
-    pub(super) async fn connect(&self, within: Duration) -> io::Result<Socket> {
+    pub(super) async fn connect(&self, address: SocketAddr) -> io::Result<Socket> {
+        let _dialling = Dialling::begin(self);
+        if self.addresses().first() != Some(&address) {
+            std::future::pending().await
+        }
         let (wire, delay, fails) = self.draw();
-        match fails {
-            Some(after) => {
+        self.passes_syn().await;
+        let weather = self.weather();
+        match (weather, fails) {
+            (Weather::Refuses, _) => {
+                sleep(2 * delay).await;
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
+            (_, Some(after)) => {
                 sleep(after).await;
                 return Err(io::ErrorKind::ConnectionRefused.into());
             }
-            None if delay > within => {}
-            None => sleep(2 * delay).await,
+            (_, None) if delay == Duration::MAX => std::future::pending().await,
+            _ => sleep(2 * delay).await,
         }
         let wire = Arc::new(Mutex::new(wire));
         let near = Socket::new(Arc::clone(&wire), 0);
-        let far = Socket::new(wire, 1);
-        let sent = timeout(within, async {
-            if delay > within {
-                std::future::pending::<()>().await;
-            }
-            self.edge.send(far).await
-        });
-        match sent.await {
-            Ok(Ok(())) => Ok(near),
-            _ => Err(io::ErrorKind::TimedOut.into()),
+        let weather = self.weather();
+        if weather == Weather::Fair {
+            self.state().wires.push(Arc::downgrade(&wire));
+            let far = Socket::new(wire, 1);
+            let arrived = self.edge.send(far).await;
+            arrived.map_err(|_| io::ErrorKind::TimedOut)?;
+        } else {
+            wire.lock().unwrap().meet(weather);
+        }
+        Ok(near)
+    }
+
+    /// Waits until a SYN comes through: the first goes out at once, the others after a second, three, seven.
+    async fn passes_syn(&self) {
+        let (mut next, mut gap) = (now(), Duration::from_secs(1));
+        while self.weather() == Weather::Swallows {
+            next += gap;
+            gap *= 2;
+            sleep_until(next.into()).await;
         }
     }
 
     /// A connection's fate; the third value is when it is refused.
     fn draw(&self) -> (Wire, Duration, Option<Duration>) {
+        let calm = self.state().calm;
+        if let Some(delay) = calm {
+            return (Wire::good(delay), delay, None);
+        }
         let hostile = self.is_hostile();
-        let mut dialled = self.dialled.lock().unwrap();
         // The first carries a session into being; before that there is nothing to lose.
-        let first = *dialled == 0;
-        *dialled += 1;
+        let first = self.dialled() == 1;
         let mut rng = self.rng();
         let delay = match rng.below(4) {
             0 => Duration::ZERO,
@@ -267,6 +409,37 @@ impl Socket {
 }
 
 impl Wire {
+    fn good(delay: Duration) -> Self {
+        Self {
+            pipes: [Fate::Good; 2].map(Pipe::new),
+            delay,
+            jitter: Duration::ZERO,
+            rate: 100_000,
+            dead: [None; 2],
+            ends_with_eof: false,
+        }
+    }
+
+    /// What the weather does to a connection that is there.
+    fn meet(&mut self, weather: Weather) {
+        match weather {
+            Weather::Fair => {}
+            Weather::Refuses | Weather::Closes => {
+                self.ends_with_eof = weather == Weather::Closes;
+                self.dead = [Some(now()); 2];
+            }
+            Weather::Swallows => {
+                for pipe in &mut self.pipes {
+                    pipe.fate = Fate::SwallowAt(pipe.carried);
+                }
+            }
+        }
+        for pipe in &mut self.pipes {
+            Pipe::wake(&mut pipe.reader);
+            Pipe::wake(&mut pipe.writer);
+        }
+    }
+
     fn is_dead(&self, side: usize) -> bool {
         self.dead[side].is_some_and(|at| at <= now())
     }
