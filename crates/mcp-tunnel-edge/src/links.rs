@@ -63,6 +63,19 @@ impl LiveLink {
         });
     }
 
+    /// Whether the program behind `fresh`, a link without a past, can only be this one's, started again: it has its key, serves
+    /// one of its routes, and is on the same machine as far as that one's name or address tells. Otherwise two programs share
+    /// a key, which is a mistake, and nobody's calls end for it.
+    fn is_followed_by(&self, fresh: &Self) -> bool {
+        let (ours, theirs) = (&self.announcement, &fresh.announcement);
+        let mut routes = theirs.routes().iter();
+        let address = |link: &Self| link.remote.borrow().ip();
+        self.id != fresh.id
+            && self.identity == fresh.identity
+            && routes.any(|route| ours.routes().contains(route))
+            && (ours.host() == theirs.host() || address(self) == address(fresh))
+    }
+
     /// Whether nobody will come back to it, its connection being lost: it has not been heard since its gateway began anew.
     fn is_orphaned(&self, lost: &CloseReason) -> bool {
         let CloseReason::Silent { after } = lost else {
@@ -265,12 +278,12 @@ impl Links {
 
     /// A gateway has come up that goes on with no session: the process that had them is gone, and their calls end now
     /// rather than after the time that they are kept. That a session has lost its connection may not be known yet.
-    /// Gateways that share a key, which is a mistake, lose sessions by this only while they have no connection.
+    /// Gateways of one machine that share a key and a route lose sessions by this, and only while they have no connection.
     pub(crate) fn succeed(&self, fresh: &LiveLink) {
         let table = self.lock();
         let live = table.tunnels.get(&fresh.identity.tunnel);
         let earlier = live.into_iter().flat_map(|links| &links.live);
-        for link in earlier.filter(|link| link.identity == fresh.identity && link.id != fresh.id) {
+        for link in earlier.filter(|link| link.is_followed_by(fresh)) {
             *link.succeeded() = Some(Instant::now());
             link.link.give_up();
         }

@@ -89,6 +89,9 @@ pub(crate) struct Args {
 
     /// Folder for the gateway's own key, which an administrator approves once
     ///
+    /// Gateways that serve one route with one token need a folder each: with one key they are taken for one that
+    /// restarts, and the start of one may end calls of another.
+    ///
     /// [default: $STATE_DIRECTORY, else $XDG_STATE_HOME/mcp-tunnel-gateway, else ~/.local/state/mcp-tunnel-gateway]
     #[arg(long, value_name = "DIR", global = true)]
     pub(crate) state_dir: Option<PathBuf>,

@@ -1,6 +1,6 @@
 //! Links that lose their connection and are kept: resumed, withdrawn, given up.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -91,11 +91,21 @@ impl Gateways {
         key: u8,
         routes: &[&str],
     ) -> (Link, watch::Sender<Fate>) {
+        self.dial_from(world, key, routes, PEER).await
+    }
+
+    async fn dial_from(
+        &mut self,
+        world: &World,
+        key: u8,
+        routes: &[&str],
+        from: SocketAddr,
+    ) -> (Link, watch::Sender<Fate>) {
         let Cable {
             tls,
             exporter,
             relay,
-        } = self.cable(world, PEER).await;
+        } = self.cable(world, from).await;
         let credential = world.credential(key, 1, routes, &exporter).encode();
         let offer = Offer::new(tls, credential.into(), &link_config()).unwrap();
         match offer.answer().await.unwrap() {
@@ -307,6 +317,41 @@ async fn a_check_and_other_gateways_leave_a_kept_link_alone() {
     assert_eq!(text(running.head().await).await.unwrap().body(), "ok");
 }
 
+const ELSEWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 99)), 4_000);
+
+/// One for each server of a machine, or one key copied to another machine: each is a program of its own.
+#[tokio::test(start_paused = true)]
+async fn gateways_that_share_a_key_leave_each_other_s_kept_links_alone() {
+    let (mut world, mut gateways) = (World::new(config()), Gateways::default());
+    let (link, relay) = gateways.active(&mut world, 1).await;
+    let (running, stream) = call(&mut world, &link).await;
+    cut(&link, relay).await;
+    let _other_server = gateways.dial(&world, 1, &["other"]).await;
+    world.host = "another";
+    let routes = ["mcp", "other"];
+    let _other_machine = gateways.dial_from(&world, 1, &routes, ELSEWHERE).await;
+    let resumed = gateways.claim(&world, 1, &link).await;
+    assert!(matches!(resumed, Answer::Resumed), "{resumed:?}");
+    answer(stream).await;
+    assert_eq!(text(running.head().await).await.unwrap().body(), "ok");
+}
+
+/// A container that was made anew has another name, a machine that was moved another address.
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_begins_anew_is_known_by_name_or_address() {
+    for (host, from) in [("another", PEER), ("test", ELSEWHERE)] {
+        let (mut world, mut gateways) = (World::new(config()), Gateways::default());
+        let (link, relay) = gateways.active(&mut world, 1).await;
+        let (running, _stream) = call(&mut world, &link).await;
+        cut(&link, relay).await;
+        let start = Instant::now();
+        world.host = host;
+        let _fresh = gateways.dial_from(&world, 1, &["more", "mcp"], from).await;
+        assert_eq!(running.head().await.status(), 502);
+        assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_link_not_heard_since_its_gateway_began_anew_is_not_kept() {
     let (mut world, mut gateways) = (World::new(config()), Gateways::default());
@@ -343,10 +388,9 @@ async fn a_link_that_resumes_from_elsewhere_is_reported_there() {
     let (mut world, mut gateways) = (World::new(config()), Gateways::default());
     let (link, relay) = gateways.active(&mut world, 1).await;
     cut(&link, relay).await;
-    let elsewhere = SocketAddr::from(([192, 0, 2, 99], 4_000));
-    let resumed = gateways.claim_from(&world, 1, &link, elsewhere).await;
+    let resumed = gateways.claim_from(&world, 1, &link, ELSEWHERE).await;
     assert!(matches!(resumed, Answer::Resumed), "{resumed:?}");
     let report = next_report(&world).await;
     assert_eq!(report.kind, LinkReportKind::Up);
-    assert_eq!(report.remote_address, elsewhere);
+    assert_eq!(report.remote_address, ELSEWHERE);
 }

@@ -47,6 +47,8 @@ pub(super) struct World {
     pub(super) tunnels: Vec<TunnelAccess>,
     pub(super) keys: Vec<CallerKeyAccess>,
     pub(super) tasks: JoinSet<()>,
+    /// The machine that gateways announce.
+    pub(super) host: &'static str,
     number: u64,
     master: MasterKey,
     ca: LocalCa,
@@ -97,6 +99,7 @@ impl World {
             tunnels: Vec::new(),
             keys: Vec::new(),
             tasks: JoinSet::new(),
+            host: "test",
             number: 0,
             master,
             ca,
@@ -287,7 +290,7 @@ impl World {
             .iter()
             .map(|route| RouteName::parse(route).unwrap())
             .collect();
-        let announcement = Announcement::new("0.1.0", "test", routes).unwrap();
+        let announcement = Announcement::new("0.1.0", self.host, routes).unwrap();
         let key = GatewayKey::from_bytes([key; 32]);
         LinkCredential::sign(&token, &key, exporter.as_bytes(), announcement)
     }
