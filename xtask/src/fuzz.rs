@@ -64,7 +64,9 @@ impl<'a> Target<'a> {
             kept: root().join("fuzz/found").join(name),
             found: root().join("target/fuzz").join(name),
         };
-        fs::create_dir_all(&target.found)?;
+        for folder in [&target.found, &target.kept] {
+            fs::create_dir_all(folder)?;
+        }
         Ok(target)
     }
 
@@ -84,9 +86,7 @@ impl<'a> Target<'a> {
     /// Chooses anew, from all there is, few inputs that reach the code that those written by hand do not.
     fn keep(&self) -> Result<()> {
         let scratch = self.found.with_extension("keep");
-        for folder in [&scratch, &self.kept] {
-            fs::create_dir_all(folder)?;
-        }
+        fs::create_dir_all(&scratch)?;
         let written = files(&self.written)?;
         for file in &written {
             fs::copy(file, scratch.join(name(file)?))?;
