@@ -388,12 +388,17 @@ impl Access {
     {
         if !self.fallen_back.load(Ordering::Relaxed) {
             match (call(self.item.clone()).await, &self.fallback) {
-                (Err(error), Some(_)) if error.status() == Some(401) => {
-                    tracing::warn!(
-                        session = self.session,
-                        "the item's token is not taken any more: going on with the environment key"
-                    );
-                    self.fallen_back.store(true, Ordering::Relaxed);
+                (Err(error), Some(key)) if error.status() == Some(401) => {
+                    let done = call(key.clone()).await;
+                    // A claim that is over has ended its token, and the key has no right to the item either.
+                    if done.is_ok() {
+                        tracing::warn!(
+                            session = self.session,
+                            "the item's token is not taken any more: going on with the environment key"
+                        );
+                        self.fallen_back.store(true, Ordering::Relaxed);
+                    }
+                    return done.map_err(refusal);
                 }
                 (done, _) => return done.map_err(refusal),
             }

@@ -150,13 +150,15 @@ impl Feeder {
         }
     }
 
+    /// Whether the session listens on: not to what follows its end.
     async fn tell(&mut self, event: &managed_agents_api::Event) -> bool {
         self.newest = self.newest.max(event.processed_at());
         let observation = observe(event);
         if observation == Observation::Other {
             return !self.out.is_closed();
         }
+        let over = observation == Observation::SessionEnded;
         let fed = Fed::Event(event.id().to_owned(), observation);
-        self.out.send(fed).await.is_ok()
+        self.out.send(fed).await.is_ok() && !over
     }
 }
