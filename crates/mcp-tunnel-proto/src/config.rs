@@ -15,7 +15,7 @@ use crate::{Features, Limits, QUANTUM, hello::MIN_MAX_FRAME, wire::MAX_OFFSET};
 /// received   s * stream_window + shared_window                       (times 4, see below)
 /// to send    session_send_buffer + s * 16 KiB + one Transmit
 /// retained   max_retained + s * 2 KiB                                (only if the session survives its link)
-/// fixed      s * about 700 bytes + 4 KiB of HELLO + one partial frame
+/// fixed      s * about 700 bytes + 16 KiB of small payloads + 4 KiB of HELLO + one partial frame
 /// ```
 ///
 /// Of this, `shared_window` and what `max_retained` adds to `retained` are taken only while the link carries so much,
@@ -31,7 +31,9 @@ use crate::{Features, Limits, QUANTUM, hello::MIN_MAX_FRAME, wire::MAX_OFFSET};
 ///
 /// The factor: payloads of 1 KiB and more are slices of the transport's read buffer and keep it alive. A
 /// stream that already has unread bytes gets copies below 16 KiB, so that with read buffers of 64 KiB
-/// a slice pins at most four times itself, and a first slice at most one read buffer a stream.
+/// a slice pins at most four times itself, and a first slice at most one read buffer a stream. Payloads below 1 KiB are
+/// copied and share pieces of 16 KiB, which is four times the least `stream_window`; so is what is retained of frames that carry
+/// less than 1 KiB: it lies in a ring that grows by doubling, with 24 bytes for each frame.
 ///
 /// Setters clamp to what the protocol allows; none can fail.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +67,7 @@ impl Default for Config {
             shared_window: 64 * MIB,
             session_window: 8 * MIB,
             max_session_window: 64 * MIB,
-            retained: MIB / 2,
+            retained: 2 * ACK_EVERY,
             max_retained: 64 * MIB,
             max_streams: 1024,
             max_opened_streams: 1024,
@@ -149,11 +151,12 @@ impl Config {
     }
 
     /// Bytes sent and not acknowledged that a session which survives its link may always keep, beside heads and ends.
-    /// Default 512 KiB; at least 128 KiB, so that the peer always has enough to acknowledge. Costs as much per session
-    /// while its link stands still. Payload beyond it waits, whatever credit the peer gives.
+    /// Default 512 KiB, and at least that: twice what a peer may leave unacknowledged (ACK-3), so that it always has enough
+    /// to acknowledge. Costs as much per session while its link stands still. Payload beyond it waits, whatever credit the
+    /// peer gives.
     #[must_use]
     pub const fn set_retained(mut self, bytes: u64) -> Self {
-        self.retained = clamp(bytes, 128 * 1024, MAX_OFFSET);
+        self.retained = clamp(bytes, 2 * ACK_EVERY, MAX_OFFSET);
         if self.max_retained < self.retained {
             self.max_retained = self.retained;
         }
@@ -236,6 +239,9 @@ impl Config {
 }
 
 const MIB: u64 = 1024 * 1024;
+
+/// ACK-3: so many unacknowledged bytes are worth a frame of their own.
+pub(crate) const ACK_EVERY: u64 = MIB / 4;
 
 const fn clamp(value: u64, least: u64, most: u64) -> u64 {
     if value < least {

@@ -39,7 +39,7 @@ pub use self::{
 };
 use crate::{
     Agreed, CloseCode, Config, Features, Frame, GoAway, LastStream, MAX_OPEN_HEAD, OpenHeader,
-    ResetCode, StreamId, Transmit, Violation,
+    ResetCode, StreamId, Transmit, Violation, slab::Slab,
 };
 
 /// Something that happened to the session. Fetched by [`Connection::poll_event`].
@@ -233,6 +233,8 @@ pub struct Connection {
     close_frame: Option<Frame>,
     /// Length of the partial frame that the last call left in the input.
     partial: usize,
+    /// Where received payloads lie that are not worth a read buffer.
+    slab: Slab,
     /// Present if the session survives its link.
     replay: Option<Box<Replay>>,
     /// Without a link until then.
@@ -265,6 +267,7 @@ impl Connection {
             closed: None,
             close_frame: None,
             partial: 0,
+            slab: Slab::new(),
             replay,
             detached: None,
             credits_due: false,
@@ -280,7 +283,7 @@ impl Connection {
     }
 
     /// Takes every whole frame off `input` and leaves a partial one, at most one frame long, in it.
-    /// Payloads of 1 KiB and more are slices of `input`'s buffer.
+    /// Payloads of 1 KiB and more are slices of `input`'s buffer; smaller ones are copied and share 16 KiB.
     ///
     /// # Errors
     /// The end of the session, which [`Event::Closed`] says too. [`poll_transmit`](Self::poll_transmit) may still

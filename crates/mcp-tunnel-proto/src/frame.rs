@@ -132,7 +132,7 @@ impl LastStream {
     }
 }
 
-/// One frame, decoded. Payloads are slices of the input from 1 KiB on, copies below.
+/// One frame, decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Frame {
@@ -246,7 +246,7 @@ impl Head {
 }
 
 /// Writes a header for `length` payload bytes, which the caller bounds by the peer's `max_frame`.
-pub(crate) fn put_head(out: &mut BytesMut, kind: u8, length: usize, id: Option<StreamId>) {
+pub(crate) fn put_head(out: &mut impl BufMut, kind: u8, length: usize, id: Option<StreamId>) {
     out.put_u8(kind);
     out.put_u16(u16::try_from(length).unwrap_or(u16::MAX));
     out.put_uint(id.map_or(0, StreamId::as_u64), 5);
@@ -255,9 +255,22 @@ pub(crate) fn put_head(out: &mut BytesMut, kind: u8, length: usize, id: Option<S
 /// FRAME-1: the next whole frame, or `None` until more input is there. Payloads longer than `most` are refused
 /// before anything is allocated.
 ///
+/// The payload of DATA and OPEN is a slice of `input`: whoever keeps it keeps all of that buffer. A
+/// [`Connection`](crate::Connection) copies small ones.
+///
 /// # Errors
 /// The [`Violation`], after which the input is of no further use.
 pub fn decode(input: &mut BytesMut, most: u16) -> Result<Option<Frame>, Violation> {
+    let slice = |input: &mut BytesMut, length| input.split_to(length).freeze();
+    decode_with(input, most, slice)
+}
+
+/// The same; `take` takes so many bytes of payload off the input, which has them.
+pub(crate) fn decode_with(
+    input: &mut BytesMut,
+    most: u16,
+    take: impl FnOnce(&mut BytesMut, usize) -> Bytes,
+) -> Result<Option<Frame>, Violation> {
     let Some(head) = Head::peek(input) else {
         return Ok(None);
     };
@@ -270,8 +283,8 @@ pub fn decode(input: &mut BytesMut, most: u16) -> Result<Option<Frame>, Violatio
     }
     input.advance(HEADER);
     match head.kind {
-        kind::DATA | kind::DATA_FIN => decode_data(head, input).map(Some),
-        kind::OPEN | kind::OPEN_FIN => decode_open(head, input).map(Some),
+        kind::DATA | kind::DATA_FIN => decode_data(head, input, take).map(Some),
+        kind::OPEN | kind::OPEN_FIN => decode_open(head, input, take).map(Some),
         _ => {
             let payload = input.get(..head.length).unwrap_or_default();
             let frame = decode_control(head, payload)?;
@@ -281,7 +294,11 @@ pub fn decode(input: &mut BytesMut, most: u16) -> Result<Option<Frame>, Violatio
     }
 }
 
-fn decode_data(head: Head, input: &mut BytesMut) -> Result<Frame, Violation> {
+fn decode_data(
+    head: Head,
+    input: &mut BytesMut,
+    take: impl FnOnce(&mut BytesMut, usize) -> Bytes,
+) -> Result<Frame, Violation> {
     let fin = head.kind == kind::DATA_FIN;
     // DATA-1: an empty frame that ends nothing is no frame.
     if head.length == 0 && !fin {
@@ -289,12 +306,16 @@ fn decode_data(head: Head, input: &mut BytesMut) -> Result<Frame, Violation> {
     }
     Ok(Frame::Data {
         id: head.stream()?,
-        payload: wire::take_payload(input, head.length),
+        payload: take(input, head.length),
         fin,
     })
 }
 
-fn decode_open(head: Head, input: &mut BytesMut) -> Result<Frame, Violation> {
+fn decode_open(
+    head: Head,
+    input: &mut BytesMut,
+    take: impl FnOnce(&mut BytesMut, usize) -> Bytes,
+) -> Result<Frame, Violation> {
     let id = head.stream()?;
     let payload = input.get(..head.length).unwrap_or_default();
     let (header, used) = OpenHeader::decode(payload)?;
@@ -303,7 +324,7 @@ fn decode_open(head: Head, input: &mut BytesMut) -> Result<Frame, Violation> {
     Ok(Frame::Open {
         id,
         header: Box::new(header),
-        first: wire::take_payload(input, rest),
+        first: take(input, rest),
         fin: head.kind == kind::OPEN_FIN,
     })
 }
@@ -401,10 +422,8 @@ impl Frame {
         });
         match checked {
             Ok(_) => {
-                let mut head = BytesMut::with_capacity(HEADER);
-                put_head(&mut head, self.kind(), length, self.stream());
-                if let Some(place) = out.get_mut(start..start.saturating_add(HEADER)) {
-                    place.copy_from_slice(&head);
+                if let Some(mut place) = out.get_mut(start..start.saturating_add(HEADER)) {
+                    put_head(&mut place, self.kind(), length, self.stream());
                 }
                 Ok(())
             }

@@ -95,6 +95,7 @@ mod frame;
 mod handshake;
 mod hello;
 mod open;
+mod slab;
 mod stream_id;
 mod transmit;
 mod wire;

@@ -33,6 +33,7 @@ pub struct Transmit {
 pub(crate) struct Mark {
     heads: usize,
     segments: usize,
+    remaining: usize,
 }
 
 #[derive(Debug)]
@@ -123,7 +124,13 @@ impl Transmit {
         Mark {
             heads: self.heads.len(),
             segments: self.segments.len(),
+            remaining: self.remaining,
         }
+    }
+
+    /// How much was added since `mark`.
+    pub(crate) const fn length_since(&self, mark: Mark) -> usize {
+        self.remaining.saturating_sub(mark.remaining)
     }
 
     /// What was added to the arena since `mark`.

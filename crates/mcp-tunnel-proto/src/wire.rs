@@ -3,7 +3,7 @@
 //! A parameter is `key u8, length u16, value`. Keys ascend within a payload; a key with its top
 //! bit set may be ignored by a receiver that does not know it (PARAM-1 to PARAM-3 of SPEC.md).
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 
 use crate::Violation;
 
@@ -125,20 +125,4 @@ pub(crate) fn put_param(out: &mut BytesMut, key: u8, value: &[u8]) {
     out.put_u8(key);
     out.put_u16(length);
     out.put_slice(value.get(..usize::from(length)).unwrap_or_default());
-}
-
-/// Payloads below this are copied out of the read buffer, which a slice would keep alive whole.
-pub(crate) const COPY_BELOW: usize = 1024;
-
-/// Takes `length` payload bytes off the input: a slice of it, or a copy where that is cheaper to keep.
-pub(crate) fn take_payload(input: &mut BytesMut, length: usize) -> Bytes {
-    if length == 0 {
-        return Bytes::new();
-    }
-    if length >= COPY_BELOW {
-        return input.split_to(length).freeze();
-    }
-    let copy = Bytes::copy_from_slice(input.get(..length).unwrap_or_default());
-    input.advance(length);
-    copy
 }

@@ -1,6 +1,7 @@
 //! What must be true of a session that carries nothing, for tests.
 
 use super::Connection;
+use crate::config::ACK_EVERY;
 
 impl Connection {
     /// Everything that is still held although no stream is left and all was carried; nothing, if all is well.
@@ -24,7 +25,7 @@ impl Connection {
             ),
             (
                 "more for the next link than what is not worth an ACK",
-                self.retained() < 64 * 1024,
+                self.retained() < ACK_EVERY,
             ),
             (
                 "frames for the next link that do not add up",

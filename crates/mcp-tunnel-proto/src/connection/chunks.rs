@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::{QUANTUM, wire::COPY_BELOW};
+use crate::{QUANTUM, slab::COPY_BELOW};
 
 /// Payload in order (DATA-2). Pieces below a threshold are appended to an owned tail, so that neither a thousand
 /// one-byte writes nor a slow reader of tiny frames costs more than its bytes.

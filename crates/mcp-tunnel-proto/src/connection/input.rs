@@ -24,7 +24,9 @@ impl Connection {
         let most = self.agreed.local.max_frame;
         loop {
             let before = input.len();
-            let Some(frame) = frame::decode(input, most)? else {
+            let slab = &mut self.slab;
+            let take = |input: &mut BytesMut, length| slab.take(input, length);
+            let Some(frame) = frame::decode_with(input, most, take)? else {
                 return Ok(());
             };
             if let Some(replay) = &mut self.replay

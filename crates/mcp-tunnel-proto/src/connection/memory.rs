@@ -257,9 +257,11 @@ impl Connection {
         }
     }
 
-    /// Now and then: forgets what was wanted, and gives back half of what may be retained if it was not nearly used.
+    /// Now and then: forgets what was wanted, gives back half of what may be retained if it was not nearly used, and memory
+    /// that nothing lies in.
     pub(super) fn want_less(&mut self) {
         self.memory.wanted = 0;
+        self.slab.rest();
         let Some(replay) = &mut self.replay else {
             return;
         };

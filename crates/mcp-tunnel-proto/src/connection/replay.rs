@@ -3,13 +3,10 @@
 
 use std::collections::VecDeque;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::flow;
-use crate::{StreamId, Transmit, Violation, transmit::Mark};
-
-/// ACK-3: so many unacknowledged bytes are worth a frame of their own.
-const ACK_EVERY: u64 = 64 * 1024;
+use crate::{StreamId, Transmit, Violation, config::ACK_EVERY, slab::COPY_BELOW, transmit::Mark};
 
 /// Both directions of a session that survives its link.
 ///
@@ -21,12 +18,12 @@ const ACK_EVERY: u64 = 64 * 1024;
 /// What is kept never exceeds the session credit that the peer gave, plus heads and ends: the peer says ACK
 /// before the credit that lets this side go on (ACK-1). Nor does it exceed this side's own bound, since a peer may give
 /// any credit and acknowledge nothing. Payload is kept as the slices that were sent, so that keeping
-/// costs no copy.
+/// costs no copy; where a frame has little, a copy costs less, and lets the application's memory go.
 #[derive(Debug)]
 pub(crate) struct Replay {
-    /// Heads of the kept frames, one after another; control frames are all head.
-    heads: BytesMut,
-    /// Payloads of the kept frames.
+    /// What of the kept frames was copied, one after another: heads, and payload where there is little.
+    copied: VecDeque<u8>,
+    /// The other payloads of the kept frames.
     pieces: VecDeque<Bytes>,
     frames: VecDeque<Kept>,
     acknowledged: u64,
@@ -45,26 +42,32 @@ pub(crate) struct Replay {
     ending: VecDeque<(u64, StreamId)>,
 }
 
-/// A kept frame: how much of each queue is its.
+/// A kept frame: how much of each queue is its. It lies beside every frame, so it is small.
 #[derive(Debug, Clone, Copy)]
 struct Kept {
-    length: u64,
-    heads: usize,
-    pieces: usize,
+    length: u32,
+    copied: u32,
+    pieces: u32,
+}
+
+impl Kept {
+    fn parts(self) -> (usize, usize) {
+        (self.copied as usize, self.pieces as usize)
+    }
 }
 
 /// The next frame to be sent again, and where its parts begin.
 #[derive(Debug, Clone, Copy, Default)]
 struct Cursor {
     frame: usize,
-    heads: usize,
+    copied: usize,
     pieces: usize,
 }
 
 impl Replay {
     pub(crate) fn new(bound: u64) -> Self {
         Self {
-            heads: BytesMut::new(),
+            copied: VecDeque::new(),
             pieces: VecDeque::new(),
             frames: VecDeque::new(),
             acknowledged: 0,
@@ -81,19 +84,27 @@ impl Replay {
 
     /// Keeps the one frame that was written to `out` since `mark`, and says where it ends.
     pub(crate) fn keep(&mut self, out: &Transmit, mark: Mark) -> u64 {
+        let length = out.length_since(mark);
         let heads = out.heads_since(mark);
-        self.heads.extend_from_slice(heads);
-        let before = self.pieces.len();
-        self.pieces.extend(out.payloads_since(mark).cloned());
-        let pieces = self.pieces.len().saturating_sub(before);
-        let payload: usize = self.pieces.iter().skip(before).map(Bytes::len).sum();
-        let length = flow::amount(heads.len().saturating_add(payload));
+        self.copied.extend(heads);
+        let (mut copied, mut pieces) = (heads.len(), 0_u32);
+        if length.saturating_sub(copied) < COPY_BELOW {
+            for payload in out.payloads_since(mark) {
+                self.copied.extend(payload.as_ref());
+            }
+            copied = length;
+        } else {
+            for payload in out.payloads_since(mark) {
+                self.pieces.push_back(payload.clone());
+                pieces = pieces.saturating_add(1);
+            }
+        }
         self.frames.push_back(Kept {
-            length,
-            heads: heads.len(),
+            length: small(length),
+            copied: small(copied),
             pieces,
         });
-        self.sent = self.sent.saturating_add(length);
+        self.sent = self.sent.saturating_add(flow::amount(length));
         self.peak = self.peak.max(self.kept());
         self.sent
     }
@@ -103,17 +114,21 @@ impl Replay {
     /// ACK-2, RESUME-4: a position lies on the border of a frame that was sent.
     pub(crate) fn release(&mut self, position: u64) -> Result<u64, Violation> {
         let rise = position.saturating_sub(self.acknowledged);
+        let (mut copied, mut pieces) = (0_usize, 0_usize);
         while self.acknowledged < position {
             let Some(frame) = self.frames.pop_front() else {
                 return Err(Violation::Position);
             };
-            self.acknowledged = self.acknowledged.saturating_add(frame.length);
-            self.heads.advance(frame.heads);
-            self.pieces.drain(..frame.pieces);
+            self.acknowledged = self.acknowledged.saturating_add(frame.length.into());
+            let parts = frame.parts();
+            copied = copied.saturating_add(parts.0);
+            pieces = pieces.saturating_add(parts.1);
             if let Some(again) = &mut self.again {
-                again.step_back(frame);
+                again.step_back(parts);
             }
         }
+        self.copied.drain(..copied.min(self.copied.len()));
+        self.pieces.drain(..pieces.min(self.pieces.len()));
         if position < self.acknowledged && rise > 0 {
             return Err(Violation::Position);
         }
@@ -158,6 +173,7 @@ impl Replay {
         Some(self.received)
     }
 
+    /// ACK-3: what is not acknowledged is worth a frame of its own.
     pub(crate) fn is_ack_due(&self) -> bool {
         self.received.saturating_sub(self.told) >= ACK_EVERY
     }
@@ -171,8 +187,12 @@ impl Replay {
     #[cfg(test)]
     pub(crate) fn adds_up(&self) -> bool {
         let payload: usize = self.pieces.iter().map(Bytes::len).sum();
-        let frames: u64 = self.frames.iter().map(|frame| frame.length).sum();
-        frames == self.kept() && frames == flow::amount(self.heads.len().saturating_add(payload))
+        let frames: u64 = self
+            .frames
+            .iter()
+            .map(|frame| u64::from(frame.length))
+            .sum();
+        frames == self.kept() && frames == flow::amount(self.copied.len().saturating_add(payload))
     }
 
     /// Bytes kept.
@@ -185,8 +205,13 @@ impl Replay {
         self.bound.saturating_sub(self.kept())
     }
 
-    /// The most that was kept since the last call.
+    /// The most that was kept since the last call. Memory that nothing lies in is given back.
     pub(crate) fn reset_peak(&mut self) -> u64 {
+        if self.frames.is_empty() {
+            self.copied = VecDeque::new();
+            self.pieces = VecDeque::new();
+            self.frames = VecDeque::new();
+        }
         let kept = self.kept();
         std::mem::replace(&mut self.peak, kept)
     }
@@ -219,28 +244,33 @@ impl Replay {
             if out.is_full() {
                 return;
             }
-            let end = at.heads.saturating_add(frame.heads);
-            let heads = self.heads.get(at.heads..end).unwrap_or_default();
-            out.push_heads(|arena| arena.extend_from_slice(heads));
-            for piece in self.pieces.iter().skip(at.pieces).take(frame.pieces) {
+            let (copied, pieces) = frame.parts();
+            let bytes = self.copied.iter().skip(at.copied).take(copied);
+            out.push_heads(|arena| arena.extend(bytes));
+            for piece in self.pieces.iter().skip(at.pieces).take(pieces) {
                 out.push_payload(piece.clone());
             }
             self.again = Some(Cursor {
                 frame: at.frame.saturating_add(1),
-                heads: end,
-                pieces: at.pieces.saturating_add(frame.pieces),
+                copied: at.copied.saturating_add(copied),
+                pieces: at.pieces.saturating_add(pieces),
             });
         }
     }
 }
 
 impl Cursor {
-    /// The first kept frame is gone.
-    fn step_back(&mut self, gone: Kept) {
+    /// The first kept frame, of these parts, is gone.
+    fn step_back(&mut self, (copied, pieces): (usize, usize)) {
         if self.frame > 0 {
             self.frame = self.frame.saturating_sub(1);
-            self.heads = self.heads.saturating_sub(gone.heads);
-            self.pieces = self.pieces.saturating_sub(gone.pieces);
+            self.copied = self.copied.saturating_sub(copied);
+            self.pieces = self.pieces.saturating_sub(pieces);
         }
     }
+}
+
+/// A part of one frame, which is at most 64 KiB and its header.
+fn small(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
 }

@@ -463,27 +463,6 @@ fn claimed_length_is_judged_before_the_payload() {
 }
 
 #[test]
-fn small_payloads_do_not_keep_the_read_buffer() {
-    for (length, shares) in [(1, false), (1023, false), (1024, true), (16_000, true)] {
-        let frame = Frame::Data {
-            id: id(1),
-            payload: Bytes::from(vec![1; length]),
-            fin: false,
-        };
-        let mut input = BytesMut::from(&bytes_of(&frame)[..]);
-        let whole = input.as_ptr() as usize..input.as_ptr() as usize + input.len();
-        let Some(Frame::Data { payload, .. }) = decode(&mut input, 16_384).unwrap() else {
-            panic!("not a DATA");
-        };
-        assert_eq!(
-            whole.contains(&(payload.as_ptr() as usize)),
-            shares,
-            "{length} bytes"
-        );
-    }
-}
-
-#[test]
 fn frames_that_do_not_fit_are_refused_and_leave_nothing() {
     let mut header = http();
     header.metadata = Bytes::from(vec![0; 2048]);

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     CloseCode, Config, ConnectionError, Event, OpenError, Position, ResetCode, ResumeError, Side,
-    StreamId,
+    StreamId, config::ACK_EVERY,
 };
 
 const CODE: ResetCode = ResetCode::CANCELLED;
@@ -388,7 +388,7 @@ impl World {
             assert!(end.connection.buffered() <= 20_000 + 8 * 16 * 1024);
             assert!(end.connection.live_streams() <= 1024 + 4);
             // A session window, what is not worth an ACK yet, and heads and ends of few streams.
-            assert!(end.connection.retained() <= 128 * 1024 + 2000);
+            assert!(end.connection.retained() <= 64 * 1024 + ACK_EVERY + 2000);
             if !end.connection.is_attached() {
                 // It may have noticed by itself.
                 end.input.clear();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::{
     frames::bytes_of,
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     CloseCode, Config, ConnectionError, Event, Frame, LastStream, OpenError, Position, ReadError,
-    ResetCode, ResumeError, Violation,
+    ResetCode, ResumeError, Violation, config::ACK_EVERY, decode,
 };
 
 fn pair() -> Pair {
@@ -233,6 +233,71 @@ fn what_is_kept_is_bounded() {
         "a ping brings the last ACK"
     );
     assert_eq!(pair.edge.connection.retained(), 0);
+}
+
+/// ACK-3: an ACK of its own comes for 256 KiB only. Otherwise it goes with whatever leaves, ahead of it (ACK-1).
+#[test]
+fn acknowledgements_travel_with_what_leaves() {
+    let mut pair = pair();
+    let stream = pair.edge.open(b"");
+    pair.run();
+    let (mut alone, mut in_passing) = (0, 0);
+    let mut told = 0;
+    for _ in 0..1000 {
+        pair.gateway.write(stream, &[0; 10_000]).unwrap();
+        let wire = pair.gateway.drain(pair.now);
+        pair.edge.feed(pair.now, &wire);
+        let _ = pair.edge.read_all(stream);
+        let position = pair.edge.connection.position().unwrap().as_u64();
+        let answer = pair.edge.drain(pair.now);
+        let mut frames = BytesMut::from(&answer[..]);
+        match decode(&mut frames, u16::MAX).unwrap() {
+            None => assert!(position - told < ACK_EVERY, "{position} - {told}"),
+            Some(first) => {
+                assert_eq!(first, Frame::Ack(position));
+                told = position;
+                if frames.is_empty() {
+                    alone += 1;
+                } else {
+                    in_passing += 1;
+                }
+            }
+        }
+        pair.gateway.feed(pair.now, &answer);
+    }
+    assert!(alone > 10 && in_passing > 4, "{alone}, {in_passing}");
+    assert!(alone + in_passing < 1000 / 20, "{alone} + {in_passing}");
+}
+
+/// What a frame has little of is kept as a copy, so that a small slice does not keep the application's memory; what is sent
+/// again is the same.
+#[test]
+fn small_payloads_are_kept_as_copies() {
+    let mut pair = pair();
+    let stream = pair.edge.open(b"");
+    pair.run();
+    let whole = Bytes::from(bytes(40_000));
+    let mut said = Vec::new();
+    let parts = [
+        (0, 300),
+        (30_000, 1),
+        (30_001, 1023),
+        (35_000, 1024),
+        (300, 20_000),
+    ];
+    for (from, length) in parts {
+        let mut piece = whole.slice(from..from + length);
+        said.extend_from_slice(&piece);
+        let mut send = pair.gateway.connection.send_stream(stream).unwrap();
+        assert_eq!(send.write(&mut piece), Ok(length));
+        drop(piece);
+        let _lost = pair.gateway.drain(pair.now);
+        assert_eq!(whole.is_unique(), length < 1024, "{length} bytes");
+    }
+    pair.cut();
+    pair.resume();
+    pair.run();
+    assert_eq!(pair.edge.read_all(stream).0, said);
 }
 
 /// Keeping is free of copies: the very slices are sent again.

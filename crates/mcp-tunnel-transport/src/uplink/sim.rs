@@ -277,7 +277,8 @@ async fn play(seed: u64) -> u32 {
         "streams left"
     );
     sleep(Duration::from_secs(30)).await;
-    assert!(link.retained() < 64 * 1024 && gateway.retained() < 64 * 1024);
+    // ACK-3: what is not worth an ACK of its own.
+    assert!(link.retained() < 256 * 1024 && gateway.retained() < 256 * 1024);
     done.send(()).await.unwrap();
     // The farewell is lost where the last connection breaks under it: nothing else was left then.
     let reason = link.closed().await;

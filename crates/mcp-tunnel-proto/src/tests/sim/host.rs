@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::net::{Id, Net, Rng};
 use crate::{
     Config, Connection, EdgeHandshake, GatewayEvent, GatewayHandshake, Position, Refusal,
-    RefusalCode, Resumable, Resume, SessionId, Side, Transmit,
+    RefusalCode, Resumable, Resume, SessionId, Side, Transmit, config::ACK_EVERY,
 };
 
 const SESSION: SessionId = SessionId::new([7; 16]);
@@ -110,7 +110,7 @@ impl Host {
     /// What holds at any time.
     pub(super) fn check(&self) {
         if let Some(connection) = &self.connection {
-            assert!(connection.retained() <= 128 * 1024 + 2000);
+            assert!(connection.retained() <= 64 * 1024 + ACK_EVERY + 2000);
             assert!(connection.buffered() <= 20_000 + 6 * 16 * 1024);
             assert!(connection.live_streams() <= 6);
         }
