@@ -131,8 +131,20 @@ pub async fn beside_bulk<M: Mux>(client: &M::Client, span: Span) -> Option<Besid
     })
 }
 
-/// Exactly `count` calls or turns, one after another: for counting instructions.
+/// Exactly `count` calls or turns, or as many KiB of bulk, so many at once as `load` says: for counting instructions.
 pub async fn exactly<M: Mux>(client: &M::Client, load: Load, count: usize) {
+    let (Load::Bulk(at_once) | Load::Turns(at_once) | Load::Calls(at_once)) = load;
+    let mut workers = JoinSet::new();
+    for _ in 0..at_once {
+        let client = client.clone();
+        workers.spawn(async move { exactly_one::<M>(&client, load, count / at_once).await });
+    }
+    while let Some(done) = workers.join_next().await {
+        done.expect("a load that ends");
+    }
+}
+
+async fn exactly_one<M: Mux>(client: &M::Client, load: Load, count: usize) {
     match load {
         Load::Bulk(_) => {
             let mut left = count as u64 * ECHO as u64;

@@ -46,6 +46,8 @@ const PEERS: [Peer; 5] = [
     peer::<H2>(),
     peer::<Raw>(),
 ];
+/// Ours where the session survives its connection: beside ours without, only.
+const KEPT: Peer = peer::<Ours<true>>();
 const NAMES: [&str; 5] = [
     PEERS[0].name,
     PEERS[1].name,
@@ -223,15 +225,19 @@ fn guarded<T>(work: impl FnOnce() -> Option<T>) -> Option<T> {
     catch_unwind(AssertUnwindSafe(work)).ok().flatten()
 }
 
-/// `LOAD:PEER`, exactly so often and nothing else.
+/// `LOAD:PEER`, exactly so often and nothing else; a number behind the load says how many at once.
 fn once(name: &str, count: usize) {
     let (load, name) = name.split_once(':').unwrap_or((name, PEERS[0].name));
+    let digits = load.find(|letter: char| letter.is_ascii_digit());
+    let (load, at_once) = load.split_at(digits.unwrap_or(load.len()));
+    let at_once = at_once.parse().unwrap_or(1);
     let load = match load {
-        "bulk" => Load::Bulk(1),
-        "turns" => Load::Turns(1),
-        _ => Load::Calls(1),
+        "bulk" => Load::Bulk(at_once),
+        "turns" => Load::Turns(at_once),
+        _ => Load::Calls(at_once),
     };
-    if let Some(peer) = PEERS.iter().find(|peer| peer.name == name) {
+    let mut peers = PEERS.iter().chain([&KEPT]);
+    if let Some(peer) = peers.find(|peer| peer.name == name) {
         (peer.exactly)(load, count);
     }
 }

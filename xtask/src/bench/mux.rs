@@ -35,10 +35,9 @@ pub(super) fn run(quick: bool, json: Option<&Path>) -> Result<()> {
         let tables: Value = serde_json::from_str(&fs::read_to_string(&file)?)?;
         figures.insert(part.to_owned(), tables);
     }
-    if !quick {
-        let counts = instructions::run(program(&programs, "codec")?, program(&programs, "mux")?)?;
-        figures.insert("instructions".to_owned(), counts);
-    }
+    let (codec, mux) = (program(&programs, "codec")?, program(&programs, "mux")?);
+    let counts = instructions::run(codec, mux, quick)?;
+    figures.insert("instructions".to_owned(), counts);
     if let Some(file) = json {
         fs::write(file, Value::Object(figures).to_string())
             .with_context(|| format!("writing {}", file.display()))?;
