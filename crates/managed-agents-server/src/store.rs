@@ -29,6 +29,8 @@ pub use environments::{
 };
 pub use error::{BeatMismatch, Denial, Refusal, StoreError};
 pub use library::{LibraryStore, NewSkillVersion, SkillRecord, SkillVersionRecord};
+#[cfg(feature = "sqlite")]
+pub use managed_agents_service::SqliteConfig;
 pub use managed_agents_service::{AuditRecord, Change, Listed, Listing};
 pub use records::Authority;
 pub use sessions::{
@@ -37,7 +39,7 @@ pub use sessions::{
     SessionStore, SessionWork, TimeSpan, Writer,
 };
 #[cfg(feature = "sqlite")]
-pub use sqlite::{SqliteConfig, SqliteStore};
+pub use sqlite::SqliteStore;
 pub use work::{
     ATTEMPTS_MOST, Acting, Beaten, Claim, Expected, ItemHome, ItemPath, LAST_LOOK, Polled,
     QueueStats, StopOrder, WorkRecord, WorkState, WorkStore, back_off,

@@ -28,8 +28,13 @@
 //!
 //! # What it does not do
 //!
-//! It authenticates nobody ([`Authenticate`](managed_agents_api::serve::Authenticate) does) and binds no socket. It has no
-//! cargo features.
+//! It authenticates nobody ([`Authenticate`](managed_agents_api::serve::Authenticate) does) and binds no socket.
+//!
+//! # Features
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `sqlite` | [`SqliteConfig`] and [`SqliteFault`]: how a database file is opened, and what its errors mean |
 #![forbid(unsafe_code)]
 
 mod environment;
@@ -38,6 +43,8 @@ mod hooks;
 mod pages;
 mod path;
 mod records;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 pub use environment::{entropy, id, now, unix_ms};
 pub use failure::chain;
@@ -48,3 +55,5 @@ pub use hooks::{
 pub use pages::{audit_listing, audit_page, listing, page};
 pub use path::{Id, Ids, Named, not_found, parse};
 pub use records::{AuditRecord, Change, Listed, Listing};
+#[cfg(feature = "sqlite")]
+pub use sqlite::{SqliteConfig, SqliteFault};

@@ -22,6 +22,8 @@ mod records;
 mod sqlite;
 
 pub use error::{Refusal, StoreError};
+#[cfg(feature = "sqlite")]
+pub use managed_agents_service::SqliteConfig;
 pub use managed_agents_service::{AuditRecord, Change, Listed, Listing};
 pub use records::{
     AccessRows, ApiKeyRecord, CallerKeyRecord, CertificateRecord, Decision, GatewayRecord,
@@ -29,7 +31,7 @@ pub use records::{
     TokenRecord, TunnelRecord,
 };
 #[cfg(feature = "sqlite")]
-pub use sqlite::{SqliteConfig, SqliteStore};
+pub use sqlite::SqliteStore;
 
 /// Pending gateways that a tunnel keeps rows of. An edge holds as many links pending; more
 /// rows would only let the holder of a token fill the disk.

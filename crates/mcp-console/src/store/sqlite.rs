@@ -11,76 +11,13 @@ mod keys;
 mod row;
 mod tunnels;
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-
+use managed_agents_service::{SqliteConfig, SqliteFault};
 use mcp_tunnel_auth::TunnelId;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteQueryResult,
-    SqliteSynchronous,
-};
-use sqlx::{Connection as _, SqlitePool};
+use sqlx::SqlitePool;
+use sqlx::sqlite::SqliteQueryResult;
 use tokio::sync::watch;
 
 use super::{Change, Refusal, StoreError};
-
-/// How a database file is opened.
-#[derive(Debug, Clone)]
-pub struct SqliteConfig {
-    path: PathBuf,
-    busy: Duration,
-    most_bytes: Option<u64>,
-}
-
-impl SqliteConfig {
-    /// The file at `path`, made if it is not there.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self {
-            path: path.into(),
-            busy: Duration::from_secs(5),
-            most_bytes: None,
-        }
-    }
-
-    /// How long a writer waits for another one before it answers
-    /// [`StoreError::Busy`]. Default 5 s.
-    #[must_use]
-    pub const fn with_busy_timeout(mut self, busy: Duration) -> Self {
-        self.busy = busy;
-        self
-    }
-
-    /// Most bytes that the file may grow to; a write above answers [`StoreError::Full`].
-    /// Default: as many as the disk has.
-    #[must_use]
-    pub const fn with_most_bytes(mut self, bytes: u64) -> Self {
-        self.most_bytes = Some(bytes);
-        self
-    }
-
-    /// Where the file is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    fn options(&self) -> SqliteConnectOptions {
-        let options = SqliteConnectOptions::new()
-            .filename(&self.path)
-            .create_if_missing(true)
-            .foreign_keys(true)
-            .busy_timeout(self.busy)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .row_buffer_size(ROWS_AHEAD);
-        match self.most_bytes {
-            Some(bytes) => {
-                options.pragma("max_page_count", (bytes / PAGE_BYTES).max(1).to_string())
-            }
-            None => options,
-        }
-    }
-}
 
 /// A [`TunnelStore`](super::TunnelStore) in one SQLite file.
 #[derive(Debug)]
@@ -96,17 +33,13 @@ impl SqliteStore {
     /// [`StoreError::Full`] on a full disk; [`StoreError::Failed`] where the file is no
     /// database, or was written by a newer version.
     pub async fn open(config: &SqliteConfig) -> Result<Self, StoreError> {
-        make_private(&config.path).map_err(|error| failed(error.into()))?;
-        let pool = SqlitePoolOptions::new()
+        config
+            .make_private()
+            .map_err(|error| failed(error.into()))?;
+        let pool = config
+            .pool_options()
             .max_connections(CONNECTIONS_MOST)
-            .acquire_timeout(config.busy)
-            // Where a disk is full SQLite ends a transaction by itself, which sqlx does not see: to it that connection
-            // is in a transaction for ever.
-            .before_acquire(|connection, _| {
-                let fresh = !connection.is_in_transaction();
-                Box::pin(async move { Ok(fresh) })
-            })
-            .connect_with(config.options())
+            .connect_with(config.connect_options())
             .await
             .map_err(failed)?;
         MIGRATIONS
@@ -147,15 +80,6 @@ impl SqliteStore {
     }
 }
 
-/// A new file is its owner's alone; SQLite gives its companions the same mode.
-fn make_private(path: &Path) -> std::io::Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path).map(drop)
-}
-
 type Transaction = sqlx::Transaction<'static, sqlx::Sqlite>;
 type Query = sqlx::query::Query<'static, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
 
@@ -170,14 +94,8 @@ impl Drop for Announce<'_> {
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations/sqlite");
 
-/// Rows that the thread of a connection may read before somebody takes them. A snapshot takes all there are: with
-/// fewer, two threads take turns for each handful.
-const ROWS_AHEAD: usize = 1_024;
-
 /// One writes, the others read: more would only wait.
 const CONNECTIONS_MOST: u32 = 4;
-
-const PAGE_BYTES: u64 = 4096;
 
 /// Runs one statement.
 async fn run(transaction: &mut Transaction, query: Query) -> Result<SqliteQueryResult, StoreError> {
@@ -227,28 +145,12 @@ async fn write_audit(
 }
 
 fn failed(error: sqlx::Error) -> StoreError {
-    let code = error
-        .as_database_error()
-        .and_then(|error| error.code()?.parse::<i32>().ok());
-    match (code.map(|code| code & 0xff), &error) {
-        (_, sqlx::Error::Io(_)) => StoreError::Full(error.into()),
-        (Some(SQLITE_FULL | SQLITE_IOERR | SQLITE_READONLY | SQLITE_CANTOPEN), _) => {
-            StoreError::Full(error.into())
-        }
-        (Some(SQLITE_BUSY | SQLITE_LOCKED), _) | (_, sqlx::Error::PoolTimedOut) => {
-            StoreError::Busy(error.into())
-        }
-        _ => StoreError::Failed(error.into()),
+    match SqliteFault::of(&error) {
+        SqliteFault::Full => StoreError::Full(error.into()),
+        SqliteFault::Busy => StoreError::Busy(error.into()),
+        SqliteFault::Other => StoreError::Failed(error.into()),
     }
 }
-
-// Primary result codes: https://www.sqlite.org/rescode.html
-const SQLITE_BUSY: i32 = 5;
-const SQLITE_LOCKED: i32 = 6;
-const SQLITE_READONLY: i32 = 8;
-const SQLITE_IOERR: i32 = 10;
-const SQLITE_FULL: i32 = 13;
-const SQLITE_CANTOPEN: i32 = 14;
 
 #[cfg(test)]
 mod tests;
