@@ -1,6 +1,7 @@
 //! Calls over an in-memory stream, judged at a server that records raw bytes.
 
 mod hostile;
+mod starved;
 
 use std::io;
 use std::net::SocketAddr;

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use tokio::task::coop::unconstrained;
 
 use super::dial::UpstreamIo;
 use super::quick_ack::Acks;
@@ -53,7 +54,9 @@ impl Connection {
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
         self.acks.forget();
-        let mut answer = std::pin::pin!(self.sender.try_send_request(request));
+        // What is polled without a waker must not wait for the runtime to give this task another turn.
+        let answer = unconstrained(self.sender.try_send_request(request));
+        let mut answer = std::pin::pin!(answer);
         let (driver, acks) = (&mut self.driver, &self.acks);
         poll_fn(|cx| drive_until(driver, acks, cx, |cx| answer.as_mut().poll(cx))).await
     }

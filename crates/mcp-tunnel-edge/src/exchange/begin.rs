@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use mcp_tunnel_transport::StreamError;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::coop::unconstrained;
 
 use super::io::StreamIo;
 use super::upload::{Upload, UploadBody};
@@ -57,7 +58,8 @@ where
         .await
         .map_err(begin_error)?;
     let mut connection: Option<Connection> = Some(Box::pin(connection));
-    let answer = sender.send_request(Request::from_parts(head, upload.body()));
+    // What is polled without a waker must not wait for the runtime to give this task another turn.
+    let answer = unconstrained(sender.send_request(Request::from_parts(head, upload.body())));
     let mut answer = std::pin::pin!(answer);
     let mut broken = None;
     let answer = poll_fn(|cx| {

@@ -12,6 +12,7 @@ use tokio::io::{
     AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex,
 };
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::*;
 use crate::calls::{Admittance, Calls};
@@ -427,4 +428,50 @@ async fn a_slow_reader_stalls_its_own_stream_only() {
     assert!(written <= 256 * 1024 + 64 * 1024, "{written}");
     let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
     assert!(!first.is_empty() && first.len() <= 64 * 1024);
+}
+
+/// The runtime ends the turn of a task that has done much at any step: nothing may then wait for a wake-up that was left
+/// with nobody.
+#[tokio::test]
+async fn a_turn_that_ends_at_any_step_loses_no_wake_up() {
+    for less in 90..128 {
+        let (near, mut far, _acts) = stream();
+        let mut exchange = JoinSet::new();
+        exchange.spawn(async move {
+            let upload = full("ping");
+            let work = async {
+                let head = head("POST", &[("host", "a"), ("content-length", "4")]);
+                let begun = begin(near, head, &upload).await.unwrap();
+                body_of(begun).collect().await.unwrap().to_bytes()
+            };
+            starved(less, work).await
+        });
+        let answered = async {
+            let mut heard = Vec::new();
+            while !heard.ends_with(b"ping") {
+                assert!(far.read_buf(&mut heard).await.unwrap() > 0);
+            }
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nhi";
+            far.write_all(answer).await.unwrap();
+            settle().await;
+            far.write_all(b"ho").await.unwrap();
+            exchange.join_next().await.unwrap().unwrap()
+        };
+        let body = tokio::time::timeout(Duration::from_secs(20), answered).await;
+        let body =
+            body.unwrap_or_else(|_| panic!("a turn shorter by {less} is never gone on with"));
+        assert_eq!(body, "hiho");
+    }
+}
+
+/// Does `work` with so much less of what the runtime lets a task do in one turn.
+async fn starved<T>(less: usize, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    poll_fn(|cx| {
+        for _ in 0..less {
+            let _ = std::pin::pin!(tokio::task::coop::consume_budget()).poll(cx);
+        }
+        work.as_mut().poll(cx)
+    })
+    .await
 }
