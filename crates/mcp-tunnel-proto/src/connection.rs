@@ -194,7 +194,7 @@ enum Departure {
 ///    [`attach`](Self::attach).
 /// 3. **The application**: [`open`](Self::open), [`send_stream`](Self::send_stream),
 ///    [`recv_stream`](Self::recv_stream), and at the end [`go_away`](Self::go_away) and [`close`](Self::close).
-/// 4. **Questions**: [`rtt`](Self::rtt), [`live_streams`](Self::live_streams), [`agreed`](Self::agreed),
+/// 4. **Questions**: [`rtt`](Self::rtt), [`live_streams`](Self::live_streams), [`has_stream`](Self::has_stream), [`agreed`](Self::agreed),
 ///    [`memory_wanted`](Self::memory_wanted), [`wants_transmit`](Self::wants_transmit), [`is_closed`](Self::is_closed).
 ///
 /// After any call of the first three groups, and in this order: `poll_event` until `None` (what the application
@@ -506,6 +506,12 @@ impl Connection {
     #[must_use]
     pub fn live_streams(&self) -> usize {
         self.streams.len()
+    }
+
+    /// Whether the stream is among them: once it is not, nothing happens to it any more.
+    #[must_use]
+    pub fn has_stream(&self, id: StreamId) -> bool {
+        self.streams.get(id).is_some()
     }
 
     /// Bytes accepted from the application that have not been transmitted.

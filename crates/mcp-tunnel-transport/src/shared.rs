@@ -278,7 +278,10 @@ impl State {
                 waiting.wake_all(wakes);
             }
             Event::StreamClosed { id } => {
-                self.streams.remove(&id);
+                // Who waits for an abort learns that none will come.
+                if let Some(mut waiting) = self.streams.remove(&id) {
+                    waiting.wake_all(wakes);
+                }
                 self.close_if_orphaned();
             }
             Event::StreamsAvailable => wakes.slots = true,
@@ -329,6 +332,12 @@ impl State {
         if self.orphaned && self.connection.live_streams() == 0 {
             self.connection.close(CloseCode::NO_ERROR, "");
         }
+    }
+
+    /// How many streams somebody waits for, or has waited for.
+    #[cfg(test)]
+    pub(crate) fn watched(&self) -> usize {
+        self.streams.len()
     }
 
     /// What may still be accepted.

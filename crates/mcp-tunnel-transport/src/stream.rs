@@ -90,7 +90,8 @@ impl Stream {
         self.recv.stop(code);
     }
 
-    /// Waits until the peer has aborted either direction or the link is lost, without reading or writing.
+    /// Waits until the peer has aborted either direction or the link is lost, without reading or writing;
+    /// [`StreamError::Ended`] once both directions have ended and neither can happen.
     ///
     /// # Cancel safety
     ///

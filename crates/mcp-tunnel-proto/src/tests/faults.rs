@@ -22,24 +22,34 @@
 //! | in | fault | test |
 //! |---|---|---|
 //! | 0.4.1 | session credit starves streams | `fairness::little_session_credit_starves_nobody` |
+//! | 0.4.2 | limits that were not said | `frames::malformed_frames_match_their_vectors` (HELLO-3) |
 //! | 0.4.2, 15 | resets of own origin without a bound | `abuse::provoked_resets_meet_the_budget` |
 //! | 0.4.3 | limits used before they hold | `handshake` (ADMISSION-5) |
+//! | 0.4.3, 11 | a connection without TLS' farewell | `streams::closed_session_is_no_clean_end`, transport: `a_lost_link_is_an_error_and_what_had_arrived_is_not_lost` |
 //! | 0.4.4 | heads without end | `streams::heads_are_bounded` |
 //! | 0.4.5 | shutdown hangs | `draining_ends_in_either_order` |
 //! | 0.4.6 | wrong code for what was not processed | `goaway::refused_streams_are_safe_to_replay` |
 //! | 0.4.7 | reset is not told | `goaway::refused_streams_are_safe_to_replay` |
 //! | 0.4.8 | credit of an ended direction | `credit_for_an_ended_direction_moves_nothing` |
+//! | 0.4.8 | a connection that ends is written to, or spins | transport: `an_end_that_fails_or_never_comes_keeps_nobody` |
 //! | 0.4.10 | an error looks like the end | `streams::closed_session_is_no_clean_end`, `a_reset_is_never_the_end` |
 //! | 0.4.12 | closed streams without a bound | `closed_streams_are_remembered_within_a_bound` |
 //! | 0.4.13, 14 | session credit leaks | `credit::reset_leaks_no_credit` and its neighbours |
 //! | 0.4.14 | GOAWAY ends the peer's streams | `goaway_leaves_the_streams_of_its_sender` |
+//! | 0.4.14 | a writer that waits hears of no reset | `a_writer_that_waits_hears_of_a_stop` |
 //! | 0.4.14, 15 | frames before OPEN | `streams::stream_reset_unsent_still_opens`, `violations::frames_for_streams_that_never_were` |
 //! | 0.4.15 | room of nothing | `writable_means_room` |
 //! | 0.4.15 | payload behind a reset | `streams::reset_overtakes_payload` |
 //! | 0.4.16 | payload before the end is lost | `payload_before_the_end_outlives_a_stop` |
 //! | 0.4.16 | credit waits for a reader that is gone | `credit::drop_leaks_no_credit` |
 //! | 0.4.16 | the end alone wakes nobody | `an_end_without_payload_wakes_the_reader` |
+//! | 0.4.16 | a missed wake-up | transport: `no_wake_up_is_lost_between_threads` |
+//! | 0.4.16 | a write that takes nothing spins | transport: `nothing_hangs_or_looks_whole_whatever_fails_at_whichever_byte` |
 //! | 0.4.16, 17 | small frames, those that end a stream excepted | `abuse::small_frame_flood` |
+//! | 0.4.18, 19, 20 | the budget of small frames is too small for wide windows | `abuse::heavy_use_spends_no_budget` |
+//! | 0.4.20 | refused streams count as resets | `abuse::refused_opens_meet_the_budget`, `abuse::refusals_of_own_streams_are_no_flood` |
+//! | 0.4.20 | GOAWAY with a stream | `violations::ids_of_the_wrong_kind` |
+//! | 0.4.20 | a race at the end | `draining_ends_in_either_order`, transport: `futures_dropped_while_they_wait_lose_nothing` |
 
 use std::time::Duration;
 
@@ -321,4 +331,24 @@ fn an_end_without_payload_wakes_the_reader() {
     pair.gateway.feed(pair.now, &data(2, b"", true));
     assert!(pair.gateway.saw(&Event::Readable { id: id(2) }));
     assert_eq!(pair.gateway.read(id(2)), Ok(None));
+}
+
+/// STOP-1: whoever waits for room learns that none will come.
+#[test]
+fn a_writer_that_waits_hears_of_a_stop() {
+    let mut pair = Pair::new();
+    let call = pair.gateway.open(b"");
+    pair.run();
+    while pair.gateway.write(call, &[0; 9000]).is_ok() {}
+    let _ = pair.gateway.drain(pair.now);
+    pair.gateway.events.clear();
+    pair.gateway.feed(pair.now, &stop(call.as_u64()));
+    let stopped = Event::Stopped {
+        id: call,
+        code: CODE,
+    };
+    assert!(pair.gateway.saw(&stopped));
+    let error = crate::WriteError::Stopped(CODE);
+    assert_eq!(pair.gateway.write(call, b"more"), Err(error));
+    assert_eq!(pair.gateway.connection.buffered(), 0);
 }

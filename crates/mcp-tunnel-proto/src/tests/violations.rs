@@ -132,6 +132,8 @@ fn ids_of_the_wrong_kind() {
     let ping = [0x05, 0, 8, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1];
     check(&[&zero], Violation::StreamId, CloseCode::STREAM_ID);
     check(&[&ping], Violation::StreamId, CloseCode::STREAM_ID);
+    let goaway = [&[0x46, 0, 16, 0, 0, 0, 0, 1][..], &[0; 16]].concat();
+    check(&[&goaway], Violation::StreamId, CloseCode::STREAM_ID);
     check(
         &[&open(1, 0)],
         Violation::StreamParity,

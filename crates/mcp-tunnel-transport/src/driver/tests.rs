@@ -35,6 +35,7 @@ use crate::{
 
 mod memory;
 mod resume;
+mod wakes;
 
 /// What goes wrong once a side has moved so many bytes in one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,8 @@ enum Fault {
     WriteErrorAt(usize),
     /// Writes take no more after this many bytes.
     StallAt(usize),
+    /// Writes take nothing after this many bytes, and say so at once.
+    WriteZeroAt(usize),
     /// Reads bring nothing more after this many bytes.
     SilenceAt(usize),
     /// Flushes fail, or never end, after this many bytes written.
@@ -140,7 +143,10 @@ impl AsyncWrite for Faulty {
                 return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
             }
             Fault::StallAt(at) if self.written >= at => return Poll::Pending,
-            Fault::WriteErrorAt(at) | Fault::StallAt(at) => at - self.written,
+            Fault::WriteZeroAt(at) if self.written >= at => return Poll::Ready(Ok(0)),
+            Fault::WriteErrorAt(at) | Fault::StallAt(at) | Fault::WriteZeroAt(at) => {
+                at - self.written
+            }
             _ if self.fault.pauses(cx) => return Poll::Pending,
             _ => self.fault.most(),
         };
@@ -341,6 +347,7 @@ async fn nothing_hangs_or_looks_whole_whatever_fails_at_whichever_byte() {
             Fault::ReadErrorAt(at),
             Fault::WriteErrorAt(at),
             Fault::StallAt(at),
+            Fault::WriteZeroAt(at),
             Fault::SilenceAt(at),
             Fault::FlushErrorAt(at),
             Fault::FlushStallAt(at),

@@ -21,8 +21,9 @@ pub enum StreamError {
     /// The link under the stream ended ([`io::ErrorKind::ConnectionReset`]).
     #[error("the link under the stream was lost")]
     LinkLost(#[source] CloseReason),
-    /// This end has finished, reset or stopped the direction itself ([`io::ErrorKind::BrokenPipe`]).
-    #[error("the direction was ended here")]
+    /// This end has finished, reset or stopped the direction itself, or the whole stream is over
+    /// ([`io::ErrorKind::BrokenPipe`]).
+    #[error("the direction has ended")]
     Ended,
 }
 

@@ -125,7 +125,8 @@ impl RecvStream {
         self.shared.wake(&mut wakes);
     }
 
-    /// Waits until the peer has aborted this direction, or the link is lost, without reading.
+    /// Waits until the peer has aborted this direction, or the link is lost, without reading;
+    /// [`StreamError::Ended`] once both directions have ended and neither can happen.
     ///
     /// # Cancel safety
     ///
@@ -145,6 +146,9 @@ impl RecvStream {
         }
         if let Some(reason) = &state.closed {
             return Poll::Ready(StreamError::LinkLost(reason.clone()));
+        }
+        if !state.connection.has_stream(self.id) {
+            return Poll::Ready(StreamError::Ended);
         }
         state.park(self.id, Interest::Reset, cx);
         Poll::Pending

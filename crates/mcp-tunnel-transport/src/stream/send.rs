@@ -85,7 +85,8 @@ impl SendStream {
         let _ = self.end(|send| send.reset(code));
     }
 
-    /// Waits until the peer wants no more of this direction, or the link is lost.
+    /// Waits until the peer wants no more of this direction, or the link is lost; [`StreamError::Ended`] once both
+    /// directions have ended and neither can happen.
     ///
     /// # Cancel safety
     ///
@@ -102,6 +103,9 @@ impl SendStream {
         }
         if let Some(reason) = &state.closed {
             return Poll::Ready(StreamError::LinkLost(reason.clone()));
+        }
+        if !state.connection.has_stream(self.id) {
+            return Poll::Ready(StreamError::Ended);
         }
         state.park(self.id, Interest::Stop, cx);
         Poll::Pending
