@@ -1,7 +1,7 @@
 //! A load generator: many connections, one HTTP/1.1 request after another on each.
 //!
 //! It parses no more of an answer than its length, so that what it costs is small beside what it
-//! measures on the same machine.
+//! measures on the same machine. No wait in it is without a bound, and an answer that is late is told of while it is.
 
 use crate::wire::{Wire, connect};
 use anyhow::{Context, Result, bail, ensure};
@@ -15,11 +15,15 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     task::JoinSet,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
-/// How long one answer may take.
+/// How long one answer may take, from the first byte of its request.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(120);
+/// How long a connection may take to come about, TLS included.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(20);
+/// After this time, and each time that it passes again, an answer is told of as late.
+const LATE: Duration = Duration::from_secs(10);
 
 /// Where the requests go.
 #[derive(Clone)]
@@ -106,29 +110,61 @@ impl LoadTarget {
     }
 
     async fn connect(&self) -> Result<Box<dyn Wire>> {
-        connect(self.address, self.tls.as_ref()).await
+        timeout(CONNECT_DEADLINE, connect(self.address, self.tls.as_ref()))
+            .await
+            .with_context(|| format!("no connection to {} in {CONNECT_DEADLINE:?}", self.address))?
     }
 }
 
-/// Calls on `connections` connections for `duration`, each as fast as answers come.
+/// An answer that has not come yet.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Late {
+    /// Which of the connections waits for it, from 0.
+    pub connection: usize,
+    /// How many answers that connection had before.
+    pub answered: usize,
+    /// Since its request.
+    pub waited: Duration,
+}
+
+/// Calls on `connections` connections for `duration`, each as fast as answers come; `late` hears of every answer that
+/// takes long.
 ///
 /// # Errors
-/// A call fails or is not answered with 200.
-pub async fn calls(target: &LoadTarget, connections: usize, duration: Duration) -> Result<Sample> {
+/// A connection does not come about, a call fails, is not answered with 200, or not in two minutes.
+pub async fn calls(
+    target: &LoadTarget,
+    connections: usize,
+    duration: Duration,
+    late: impl Fn(Late) + Clone + Send + Sync + 'static,
+) -> Result<Sample> {
     let mut open = Vec::new();
     for _ in 0..connections {
         open.push(target.connect().await.context("connecting")?);
     }
     let (request, start) = (target.call(), Instant::now());
     let mut tasks = JoinSet::new();
-    for mut wire in open {
-        let request = request.clone();
+    for (connection, mut wire) in open.into_iter().enumerate() {
+        let (request, late) = (request.clone(), late.clone());
         tasks.spawn(async move {
             let (mut latencies, mut buffer) = (Vec::new(), Vec::with_capacity(16 << 10));
             while start.elapsed() < duration {
                 let sent = Instant::now();
-                wire.write_all(&request).await?;
-                timeout(ANSWER_DEADLINE, answer(&mut wire, &mut buffer)).await??;
+                let call = async {
+                    wire.write_all(&request).await?;
+                    answer(&mut wire, &mut buffer).await
+                };
+                let answered = latencies.len();
+                watched(call, |waited| {
+                    late(Late {
+                        connection,
+                        answered,
+                        waited,
+                    });
+                })
+                .await
+                .with_context(|| format!("call {answered} of connection {connection}"))?;
                 latencies.push(sent.elapsed());
             }
             anyhow::Ok(latencies)
@@ -144,16 +180,49 @@ pub async fn calls(target: &LoadTarget, connections: usize, duration: Duration) 
     Ok(sample)
 }
 
-/// Downloads `path` once; the time that took.
+/// What `answer` comes to, within [`ANSWER_DEADLINE`]; `late` hears how long it has taken, each time that [`LATE`] has
+/// passed.
+async fn watched<T>(answer: impl Future<Output = Result<T>>, late: impl Fn(Duration)) -> Result<T> {
+    let sent = Instant::now();
+    let tell = async {
+        loop {
+            sleep(LATE).await;
+            late(sent.elapsed());
+        }
+    };
+    tokio::select! {
+        biased;
+        answered = timeout(ANSWER_DEADLINE, answer) => {
+            answered.with_context(|| format!("no answer in {ANSWER_DEADLINE:?}"))?
+        }
+        () = tell => bail!("the watch has ended"),
+    }
+}
+
+/// Downloads `path` once; the time that took. `late` hears of it while it takes long.
 ///
 /// # Errors
-/// The answer is not 200 or does not have `bytes` bytes.
-pub async fn download(target: &LoadTarget, path: &str, bytes: usize) -> Result<Duration> {
+/// The answer is not 200, does not have `bytes` bytes, or not in two minutes.
+pub async fn download(
+    target: &LoadTarget,
+    path: &str,
+    bytes: usize,
+    late: impl Fn(Late),
+) -> Result<Duration> {
     let mut wire = target.connect().await?;
-    let start = Instant::now();
-    wire.write_all(&target.get(path)).await?;
-    let mut buffer = Vec::with_capacity(256 << 10);
-    let received = timeout(ANSWER_DEADLINE, answer(&mut wire, &mut buffer)).await??;
+    let (start, mut buffer) = (Instant::now(), Vec::with_capacity(256 << 10));
+    let answer = async {
+        wire.write_all(&target.get(path)).await?;
+        answer(&mut wire, &mut buffer).await
+    };
+    let received = watched(answer, |waited| {
+        late(Late {
+            connection: 0,
+            answered: 0,
+            waited,
+        });
+    })
+    .await?;
     ensure!(
         received == bytes,
         "{received} bytes came instead of {bytes}"
@@ -256,4 +325,24 @@ fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     bytes
         .windows(wanted.len())
         .position(|window| window == wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    /// A server that says nothing is told of each ten seconds and given up after two minutes.
+    #[tokio::test(start_paused = true)]
+    async fn a_late_answer_is_told_of_and_given_up_in_time() {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let told = |waited: Duration| heard.lock().unwrap().push(waited.as_secs());
+        let start = tokio::time::Instant::now();
+        let silent = watched(std::future::pending::<Result<()>>(), told).await;
+        assert!(silent.is_err());
+        assert_eq!(start.elapsed(), ANSWER_DEADLINE);
+        assert_eq!(heard.lock().unwrap().len(), 11);
+        let prompt = watched(async { Ok(7) }, |_| panic!("not late")).await;
+        assert_eq!(prompt.unwrap(), 7);
+    }
 }

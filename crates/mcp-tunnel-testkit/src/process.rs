@@ -4,10 +4,11 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     env,
+    io::Read as _,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, BufReader},
@@ -23,6 +24,13 @@ const LOG_LIMIT: usize = 128 << 20;
 
 /// The unit of processor time in /proc: the kernel's interface fixes it on every usual machine.
 const USER_HZ: u64 = 100;
+
+/// How long a build of the programs may take, from nothing and optimised.
+const BUILD_DEADLINE: Duration = Duration::from_secs(40 * 60);
+/// A build that takes longer than this is told of.
+const BUILD_TOLD: Duration = Duration::from_secs(10);
+/// Between two looks at a build.
+const BUILD_LOOK: Duration = Duration::from_millis(20);
 
 /// The programs that the tests run, with their packages.
 const PROGRAMS: &[(&str, &str)] = &[
@@ -83,14 +91,48 @@ fn build() -> Result<PathBuf> {
     for (program, package) in PROGRAMS {
         cargo.args(["--package", package, "--bin", program]);
     }
-    let done = cargo.output().context("starting cargo")?;
+    let (status, said) = finished(cargo).context("building the programs")?;
     ensure!(
-        done.status.success(),
-        "building the programs ended with {}\n{}",
-        done.status,
-        String::from_utf8_lossy(&done.stderr)
+        status.success(),
+        "building the programs ended with {status}\n{said}"
     );
     Ok(profile)
+}
+
+/// How a build ended, and what it wrote. One that takes long says so: it may wait for another one to end, without a word.
+#[expect(clippy::print_stderr, reason = "who waits wants to know for what")]
+fn finished(mut build: std::process::Command) -> Result<(ExitStatus, String)> {
+    let mut child = build
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let stderr = child.stderr.take();
+    let reader = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        let read = stderr.map(|mut stderr| stderr.read_to_end(&mut text));
+        drop(read);
+        String::from_utf8_lossy(&text).into_owned()
+    });
+    let (began, mut told) = (Instant::now(), false);
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if began.elapsed() > BUILD_DEADLINE {
+            child.kill()?;
+            bail!("no end after {BUILD_DEADLINE:?}");
+        }
+        if !told && began.elapsed() > BUILD_TOLD {
+            eprintln!(
+                "building the programs first, or waiting for another build of this workspace"
+            );
+            told = true;
+        }
+        std::thread::sleep(BUILD_LOOK);
+    };
+    let said = reader.join().map_err(|_| anyhow!("reading its output"))?;
+    Ok((status, said))
 }
 
 /// A running program. Dropping it kills it.
@@ -167,12 +209,17 @@ impl Process {
         }
     }
 
-    /// Waits until it ended by itself or by a signal.
+    /// Waits until it ended by itself or by a signal, and nobody that it left behind writes any more.
     ///
     /// # Errors
-    /// It still runs when the time is over.
+    /// It still runs, or its outputs are still open, when the time is over.
     pub async fn exit(&mut self, within: Duration) -> Result<ExitStatus> {
-        let status = timeout(within, self.child.wait())
+        let ended = async {
+            let status = self.child.wait().await;
+            while self.readers.join_next().await.is_some() {}
+            status
+        };
+        timeout(within, ended)
             .await
             .with_context(|| {
                 format!(
@@ -181,9 +228,7 @@ impl Process {
                     self.log.tail()
                 )
             })?
-            .context("waiting for a child")?;
-        while self.readers.join_next().await.is_some() {}
-        Ok(status)
+            .context("waiting for a child")
     }
 
     /// Sends a signal.
@@ -336,18 +381,7 @@ pub fn processor_time(pid: u32) -> Result<Duration> {
 /// # Errors
 /// The process is gone.
 pub fn listening_sockets(pid: u32) -> Result<Vec<String>> {
-    let process = Path::new("/proc").join(pid.to_string());
-    let mut inodes = Vec::new();
-    for descriptor in std::fs::read_dir(process.join("fd"))? {
-        let Ok(target) = std::fs::read_link(descriptor?.path()) else {
-            continue;
-        };
-        let target = target.to_string_lossy().into_owned();
-        let inode = target
-            .strip_prefix("socket:[")
-            .and_then(|rest| rest.strip_suffix(']'));
-        inodes.extend(inode.map(str::to_owned));
-    }
+    let (process, inodes) = (Path::new("/proc").join(pid.to_string()), sockets(pid)?);
     let mut listening = Vec::new();
     for (table, state_column, listen, inode_column) in [
         ("net/tcp", 3, "0A", 9),
@@ -365,4 +399,46 @@ pub fn listening_sockets(pid: u32) -> Result<Vec<String>> {
         }
     }
     Ok(listening)
+}
+
+/// The TCP connections of a process in which bytes wait, as `LOCAL REMOTE SENT:UNREAD`, all as /proc has them: bytes that
+/// the peer has not taken, and bytes that the process has not read. Where something stands still, they tell where.
+///
+/// # Errors
+/// The process is gone.
+pub fn waiting_bytes(pid: u32) -> Result<Vec<String>> {
+    let (process, inodes) = (Path::new("/proc").join(pid.to_string()), sockets(pid)?);
+    let mut waiting = Vec::new();
+    for table in ["net/tcp", "net/tcp6"] {
+        let text = std::fs::read_to_string(process.join(table)).unwrap_or_default();
+        for line in text.lines().skip(1) {
+            let columns: Vec<_> = line.split_whitespace().collect();
+            let (Some(ends), Some(queues), Some(inode)) =
+                (columns.get(1..3), columns.get(4), columns.get(9))
+            else {
+                continue;
+            };
+            let idle = queues.bytes().all(|byte| matches!(byte, b'0' | b':'));
+            if !idle && inodes.iter().any(|own| own == inode) {
+                waiting.push(format!("{} {queues}", ends.join(" ")));
+            }
+        }
+    }
+    Ok(waiting)
+}
+
+/// The sockets that a process holds, by inode.
+fn sockets(pid: u32) -> Result<Vec<String>> {
+    let mut inodes = Vec::new();
+    for descriptor in std::fs::read_dir(Path::new("/proc").join(pid.to_string()).join("fd"))? {
+        let Ok(target) = std::fs::read_link(descriptor?.path()) else {
+            continue;
+        };
+        let target = target.to_string_lossy().into_owned();
+        let inode = target
+            .strip_prefix("socket:[")
+            .and_then(|rest| rest.strip_suffix(']'));
+        inodes.extend(inode.map(str::to_owned));
+    }
+    Ok(inodes)
 }

@@ -15,8 +15,8 @@ mod table;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use mcp_tunnel_testkit::{
-    load::{self, LoadTarget},
-    process::{self, Process, processor_time, resident_bytes},
+    load::{self, Late, LoadTarget},
+    process::{self, Process, processor_time, resident_bytes, waiting_bytes},
     stack::{CloudOptions, SOON, Stack},
     wire::tls_config,
 };
@@ -253,8 +253,9 @@ impl Bench {
 impl Path {
     async fn measure(&self, connections: usize, time: Duration) -> Result<Measure> {
         let before = self.sides.map(processor_time_of_tree);
-        let sample = load::calls(&self.target, connections, time).await;
-        let sample = sample.with_context(|| format!("measuring {}", self.name))?;
+        let sample = load::calls(&self.target, connections, time, self.told()).await;
+        let sample = sample
+            .with_context(|| format!("measuring {}, {connections} connections", self.name))?;
         let after = self.sides.map(processor_time_of_tree);
         let thousands = sample.rate() * sample.elapsed.as_secs_f64() / 1000.0;
         let spent = |side: usize| (after[side] - before[side]).as_secs_f64() * 1000.0 / thousands;
@@ -269,9 +270,31 @@ impl Path {
         })
     }
 
+    /// Says on stderr that an answer does not come, and in which connections of this program and of both sides bytes wait:
+    /// if a measurement stands still, that is where.
+    fn told(&self) -> impl Fn(Late) + Clone + Send + Sync + 'static {
+        let (name, sides) = (self.name.clone(), self.sides);
+        move |late| {
+            eprintln!(
+                "{name}: connection {} has waited {:.0} s for the answer to its call {}",
+                late.connection,
+                late.waited.as_secs_f64(),
+                late.answered
+            );
+            let here = Some(std::process::id());
+            for (side, pid) in ["here", "edge side", "gateway side"]
+                .into_iter()
+                .zip([here, sides[0], sides[1]])
+            {
+                let waiting = pid.and_then(|pid| waiting_bytes(pid).ok());
+                eprintln!("  {side}: {}", waiting.unwrap_or_default().join(", "));
+            }
+        }
+    }
+
     /// GB/s.
     async fn download(&self) -> Result<f64> {
-        let took = load::download(&self.target, &self.download, DOWNLOAD).await;
+        let took = load::download(&self.target, &self.download, DOWNLOAD, self.told()).await;
         let took = took.with_context(|| format!("downloading through {}", self.name))?;
         Ok(0.2 / took.as_secs_f64())
     }

@@ -7,14 +7,15 @@ use mcp_tunnel_testkit::{
 };
 use std::{
     fs::{self, OpenOptions},
-    io::Write,
+    io::{self, Write},
     net::SocketAddr,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    process::{Output, Stdio},
     time::Duration,
 };
 use tempfile::TempDir;
-use tokio::process::Command;
+use tokio::{process::Command, time::timeout};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -36,10 +37,8 @@ pub(crate) async fn ssh(server: SocketAddr) -> Result<Peer> {
         keygen
             .args(["-q", "-t", "ed25519", "-N", "", "-f"])
             .arg(path(key));
-        ensure!(
-            keygen.status().await?.success(),
-            "ssh-keygen ended with an error"
-        );
+        let done = soon("ssh-keygen", keygen.output()).await?;
+        ensure!(done.status.success(), "ssh-keygen ended with an error");
     }
     if rustix::process::geteuid().is_root() {
         fs::create_dir_all("/run/sshd").context("sshd needs /run/sshd when root")?;
@@ -132,12 +131,19 @@ async fn certificate(folder: &Path) -> Result<()> {
         let done = openssl
             .current_dir(folder)
             .args(command.split(' '))
-            .output()
-            .await?;
+            .stdin(Stdio::null())
+            .output();
+        let done = soon("openssl", done).await?;
         let said = String::from_utf8_lossy(&done.stderr);
         ensure!(done.status.success(), "openssl {command}: {said}");
     }
     Ok(())
+}
+
+/// What a tool that ends by itself came to.
+async fn soon(name: &str, done: impl Future<Output = io::Result<Output>>) -> Result<Output> {
+    let done = timeout(SOON, done).await;
+    Ok(done.with_context(|| format!("{name} still runs after {SOON:?}"))??)
 }
 
 fn private_file(path: &Path) -> Result<fs::File> {
