@@ -77,9 +77,14 @@ impl Failure {
         )
     }
 
-    pub(super) const fn send(error: &SendError) -> Self {
+    pub(super) fn send(error: &SendError) -> Self {
         match error {
             SendError::Dial(error) => Self::dial(error),
+            SendError::NoAnswer { source } if source.is_parse_too_large() => Self::server(
+                FailureCode::BadAnswer,
+                "the head of the MCP server's answer is larger than the gateway takes",
+                "let it send at most 64 KiB of header fields, and 100 of them",
+            ),
             SendError::NoAnswer { .. } => Self::server(
                 FailureCode::Broken,
                 "the MCP server ended the connection without an HTTP/1.1 answer",

@@ -100,8 +100,9 @@ pub(super) fn trace(request: &mut request::Parts, trace: Option<TraceContext>) {
     }
 }
 
-/// Makes the server's answer one of the gateway: hop-by-hop and tunnel fields gone.
+/// Makes the server's answer one of the gateway: hop-by-hop and tunnel fields gone, those too that Connection names.
 pub(super) fn to_edge(response: &mut response::Parts) {
+    remove_named_by_connection(&mut response.headers);
     remove_hop_by_hop(&mut response.headers);
     remove_tunnel_fields(&mut response.headers);
     response.version = Version::HTTP_11;
@@ -109,7 +110,21 @@ pub(super) fn to_edge(response: &mut response::Parts) {
     response.extensions.clear();
 }
 
-/// Fields that Connection names are kept: what the edge sends here is meant for the server.
+/// RFC 9110, 7.6.1. Of requests the edge has removed them: what it sends here is meant for the server, whatever
+/// Connection says.
+fn remove_named_by_connection(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+}
+
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
     for field in &HOP_BY_HOP {
         headers.remove(field);
@@ -127,18 +142,20 @@ fn remove_tunnel_fields(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether Origin is the public name that Host says, by either scheme: the edge ends TLS.
+/// Whether Origin is the public name that Host says, by either scheme: the edge ends TLS. The default port may be
+/// written or not, as at the edge.
 fn is_own_origin(headers: &HeaderMap) -> bool {
     let (Some(origin), Some(host)) = (headers.get(header::ORIGIN), headers.get(header::HOST))
     else {
         return false;
     };
-    let authority =
-        |origin: &[u8], scheme: &[u8]| origin.strip_prefix(scheme).map(<[u8]>::to_ascii_lowercase);
-    let origin = origin.as_bytes();
-    authority(origin, b"https://")
-        .or_else(|| authority(origin, b"http://"))
-        .is_some_and(|authority| authority == host.as_bytes().to_ascii_lowercase())
+    let host = host.as_bytes();
+    let is_host = |scheme: &[u8], port: &[u8]| {
+        let authority = origin.as_bytes().strip_prefix(scheme);
+        let plain = |authority| <[u8]>::strip_suffix(authority, port).unwrap_or(authority);
+        authority.is_some_and(|authority| plain(authority).eq_ignore_ascii_case(plain(host)))
+    };
+    is_host(b"https://", b":443") || is_host(b"http://", b":80")
 }
 
 fn trim_slash(path: &str) -> &str {
@@ -255,6 +272,37 @@ mod tests {
                 &HeaderValue::from_static("https://Docs--t.example"),
             )
         );
+    }
+
+    #[test]
+    fn the_default_port_makes_no_other_origin() {
+        for (host, origin, own) in [
+            ("docs--t.example", "https://docs--t.example:443", true),
+            ("docs--t.example:443", "https://docs--t.example", true),
+            ("localhost:80", "http://localhost", true),
+            ("docs--t.example", "https://docs--t.example:80", false),
+            ("docs--t.example:8443", "https://docs--t.example", false),
+        ] {
+            let headers = rewritten("3000", false, &[("host", host), ("origin", origin)]);
+            let expect = if own { "http://localhost:3000" } else { origin };
+            assert_eq!(headers["origin"], expect, "{origin} at {host}");
+        }
+    }
+
+    #[test]
+    fn what_a_server_says_for_one_hop_ends_there() {
+        let mut answer = http::Response::builder()
+            .header("connection", "close, X-Hop,, not a name")
+            .header("x-hop", "1")
+            .header("keep-alive", "timeout=5")
+            .header("mcp-session-id", "s")
+            .body(())
+            .unwrap()
+            .into_parts()
+            .0;
+        to_edge(&mut answer);
+        let left: Vec<_> = answer.headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["mcp-session-id"]);
     }
 
     #[test]

@@ -682,6 +682,25 @@ async fn an_answer_that_is_no_http_is_502() {
 }
 
 #[tokio::test]
+async fn a_head_that_is_too_large_is_named() {
+    let server = Server::bind().await;
+    let mut edge = Edge::open(&server.upstreams(), "");
+    edge.send(CALL).await;
+    let mut socket = server.accept().await;
+    read_until(&mut socket, "}\n").await;
+    let fields = "x-a: b\r\n".repeat(200);
+    let head = format!("HTTP/1.1 200 OK\r\n{fields}content-length: 0\r\n\r\n");
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let answer = edge.answer().await;
+    assert!(
+        answer.starts_with("HTTP/1.1 502")
+            && answer.contains("larger than the gateway takes")
+            && answer.contains("\"id\":7"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
 async fn the_head_of_an_answer_without_a_body_says_what_the_server_said() {
     let server = Server::bind().await;
     let upstreams = server.upstreams();
