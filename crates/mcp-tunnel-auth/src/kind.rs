@@ -256,6 +256,46 @@ fn is_cloudflared_token(text: &str) -> bool {
         .all(|key| json.contains(key))
 }
 
+/// `text` without the secrets that stand in `arguments`, for a program that says back what it was given: credentials,
+/// also behind `--flag=`, and what stands before the host of a URL. `None` where the text has none of them.
+///
+/// ```
+/// use mcp_tunnel_auth::without_credentials;
+/// let given = ["--edge=https://ada:hunter2@edge.example".to_owned()];
+/// let told = without_credentials("no edge at https://ada:hunter2@edge.example", given);
+/// assert_eq!(told.as_deref(), Some("no edge at https://(not shown)@edge.example"));
+/// assert_eq!(without_credentials("no edge", ["edge".to_owned()]), None);
+/// ```
+#[must_use]
+pub fn without_credentials(
+    text: &str,
+    arguments: impl IntoIterator<Item = String>,
+) -> Option<String> {
+    let mut told = None;
+    for argument in arguments {
+        let value = match argument.split_once('=') {
+            Some((flag, value)) if flag.starts_with("--") => value,
+            _ => &argument,
+        };
+        let shown = told.as_deref().unwrap_or(text);
+        if let Some(secret) = secret_of(value).filter(|secret| shown.contains(secret)) {
+            told = Some(shown.replace(secret, "(not shown)"));
+        }
+    }
+    told
+}
+
+fn secret_of(value: &str) -> Option<&str> {
+    let user = value
+        .split_once("://")
+        .and_then(|(_, rest)| Some(rest.rsplit_once('@')?.0));
+    let secret = user.or_else(|| {
+        let kind = CredentialKind::recognise(value)?;
+        (kind != CredentialKind::Identifier).then_some(value)
+    });
+    secret.filter(|secret| !secret.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

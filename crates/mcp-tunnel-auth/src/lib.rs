@@ -100,7 +100,7 @@ pub use id::{
 };
 pub use item::{ItemToken, ItemTokenError};
 pub use key::{Fingerprint, GatewayKey, GatewayPublicKey, KeyError, TokenPublicKey, TokenSeed};
-pub use kind::{CredentialKind, WrongCredential, carries_own_credential};
+pub use kind::{CredentialKind, WrongCredential, carries_own_credential, without_credentials};
 pub use master::{MasterKey, MasterKeyError, MasterKeyId};
 pub use name::{
     DomainLabel, DomainName, HostName, MAX_LABEL, MAX_ROUTE, NameError, PublicHost, RouteName,

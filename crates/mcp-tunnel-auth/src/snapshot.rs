@@ -440,6 +440,16 @@ impl AccessSnapshot {
         self.tunnels.values()
     }
 
+    /// When the next caller key expires, of those that were good at `now_ms`; in milliseconds since 1970.
+    #[must_use]
+    pub fn next_expiry(&self, now_ms: u64) -> Option<u64> {
+        let expiries = self
+            .caller_keys
+            .values()
+            .filter_map(|key| key.expires_at_ms);
+        expiries.filter(|expiry| *expiry > now_ms).min()
+    }
+
     /// Judges a new link: the proof first, then what the console decided.
     ///
     /// Takes the same work for an unknown token as for a false signature.

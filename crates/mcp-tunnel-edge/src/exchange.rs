@@ -32,7 +32,9 @@ use tokio::time::Instant;
 
 use self::answer::{Answer, IngressBody};
 use self::begin::{BeginError, Begun, begin};
-use self::headers::{Cookies, Forwarding, SERVER_TIMING, towards_caller, towards_server};
+use self::headers::{
+    Cookies, Forwarding, SERVER_TIMING, has_plain_coding, towards_caller, towards_server,
+};
 use self::severable::Severable;
 use self::sse::Comments;
 use self::upload::Upload;
@@ -68,7 +70,7 @@ enum Ended {
     Failed(Failure),
     /// Access was withdrawn before the answer began.
     Withdrawn,
-    /// The caller's body broke off; whatever is answered reaches nobody.
+    /// The caller's body broke off: mostly it is gone, but one that sends a malformed body still reads.
     CallerGone,
 }
 
@@ -96,7 +98,10 @@ pub(crate) async fn relay(
             return response;
         }
         Err(Ended::Withdrawn) => (failure::refusal(), "withdrawn"),
-        Err(Ended::CallerGone) => (failure::refusal(), "caller_gone"),
+        Err(Ended::CallerGone) => (
+            Failure::BadRequest.answer(&upload.prefix(Duration::ZERO).await),
+            "caller_gone",
+        ),
         Err(Ended::Failed(failure)) => {
             let Grant { tunnel, route, .. } = &admitted.grant;
             tracing::debug!(%tunnel, %route, failure = failure.label(), "call failed");
@@ -119,6 +124,9 @@ async fn relay_or_end(
 ) -> Result<Response<IngressBody>, Ended> {
     if shared.stopping.is_cancelled() {
         return Err(Failure::Stopping.into());
+    }
+    if !has_plain_coding(&parts.headers) {
+        return Err(Failure::BadRequest.into());
     }
     let call = shared
         .calls

@@ -43,6 +43,8 @@ pub(crate) enum Failure {
     ServerUnreachable { route: RouteName },
     /// What came back is not HTTP.
     BadAnswer,
+    /// The body of the request broke off, or came in a coding that does not pass.
+    BadRequest,
     /// No head of an answer in time.
     Late { after: Option<Duration> },
     /// A development ingress does not know which tunnel or route is meant.
@@ -57,7 +59,7 @@ impl Failure {
             Self::Overloaded | Self::GatewayBusy => FailureCode::Overloaded,
             Self::GatewayAbsent | Self::GatewayPending | Self::Ambiguous => FailureCode::Offline,
             Self::NoSuchRoute { .. } => FailureCode::NoRoute,
-            Self::LinkLost | Self::GatewayAborted => FailureCode::Broken,
+            Self::LinkLost | Self::GatewayAborted | Self::BadRequest => FailureCode::Broken,
             Self::ServerUnreachable { .. } => FailureCode::Unreachable,
             Self::BadAnswer => FailureCode::BadAnswer,
             Self::Late { .. } => FailureCode::TimedOut,
@@ -67,7 +69,11 @@ impl Failure {
     /// When a client may try again. Those that a person must cure first are given longer.
     fn retry_after(&self) -> Duration {
         Duration::from_secs(match self {
-            Self::Stopping | Self::LinkLost | Self::StreamRefused | Self::GatewayBusy => 1,
+            Self::Stopping
+            | Self::LinkLost
+            | Self::StreamRefused
+            | Self::GatewayBusy
+            | Self::BadRequest => 1,
             Self::Overloaded
             | Self::GatewayAborted
             | Self::ServerUnreachable { .. }
@@ -79,7 +85,11 @@ impl Failure {
 
     fn hop(&self) -> Hop {
         match self {
-            Self::NoAccessNews | Self::Stopping | Self::Overloaded | Self::Ambiguous => Hop::Edge,
+            Self::NoAccessNews
+            | Self::Stopping
+            | Self::Overloaded
+            | Self::Ambiguous
+            | Self::BadRequest => Hop::Edge,
             Self::GatewayAbsent | Self::LinkLost => Hop::Tunnel,
             Self::GatewayPending
             | Self::GatewayBusy
@@ -106,6 +116,7 @@ impl Failure {
             Self::GatewayAborted => "gateway_aborted",
             Self::ServerUnreachable { .. } => "server_unreachable",
             Self::BadAnswer => "bad_answer",
+            Self::BadRequest => "bad_request",
             Self::Late { .. } => "late",
             Self::Ambiguous => "ambiguous",
         }
@@ -128,9 +139,14 @@ impl Failure {
             Self::LinkLost => "the link to the gateway broke during the call".into(),
             Self::GatewayAborted => "the gateway aborted the call".into(),
             Self::ServerUnreachable { route } => {
-                format!("the gateway cannot reach the MCP server of the route {route}")
+                format!(
+                    "the MCP server of the route {route} cannot be reached, or broke its answer off"
+                )
             }
             Self::BadAnswer => "what came back through the tunnel is not an HTTP answer".into(),
+            Self::BadRequest => {
+                "the body of the request is not whole, or in a coding that does not pass".into()
+            }
             Self::Late { after: Some(after) } => {
                 format!("no answer began within {} s", after.as_secs())
             }
@@ -164,8 +180,11 @@ impl Failure {
                 "try again; whether the server began with the call is not known".into()
             }
             Self::GatewayAborted | Self::BadAnswer => "see the gateway's log".into(),
+            Self::BadRequest => {
+                "send it whole, by Content-Length or Transfer-Encoding: chunked alone".into()
+            }
             Self::ServerUnreachable { .. } => {
-                "check that the MCP server runs; `mcp-tunnel-gateway check` tells more".into()
+                "see whether it runs, and its log; `mcp-tunnel-gateway check` tells more".into()
             }
             Self::Late { .. } => {
                 "check the MCP server; a slow tool should answer with an event stream".into()
@@ -260,6 +279,7 @@ mod tests {
             Failure::GatewayAborted,
             Failure::ServerUnreachable { route },
             Failure::BadAnswer,
+            Failure::BadRequest,
             Failure::Late {
                 after: Some(Duration::from_secs(300)),
             },

@@ -162,11 +162,7 @@ impl Edge {
     /// [`StaleSnapshot`] when it is not newer than the one in force, which stays.
     pub fn apply(&self, snapshot: Arc<AccessSnapshot>) -> Result<(), StaleSnapshot> {
         self.shared.access.apply(Arc::clone(&snapshot))?;
-        let now = unix_ms();
-        let cut = self
-            .shared
-            .calls
-            .retain(|grant| grant.holds(&snapshot, now));
+        let cut = self.shared.judge_calls(&snapshot, unix_ms());
         tracing::debug!(number = snapshot.number(), cut, "snapshot in force");
         Ok(())
     }
@@ -200,7 +196,7 @@ impl Edge {
         self.shared.calls.live()
     }
 
-    /// Watches the age of the snapshot, and cuts the calls that outlive it; on `stop` drains: new calls are answered
+    /// Watches the age of the snapshot and the expiry of caller keys, and cuts the calls that outlive them; on `stop` drains: new calls are answered
     /// 503, gateways are told to go elsewhere, running calls may finish until the drain deadline. Returns when no link
     /// is left, or some seconds after that deadline.
     ///
@@ -209,11 +205,18 @@ impl Edge {
     pub async fn run(&self, stop: CancellationToken) {
         let shared = &self.shared;
         let mut news = shared.access.news();
+        let mut judged_as_of = unix_ms();
         loop {
             let expiry = shared.access.expiry();
+            let lapse = shared.next_lapse(judged_as_of);
             tokio::select! {
                 () = stop.cancelled() => break,
                 _ = news.next() => {}
+                lapse = lapsed(lapse) => {
+                    judged_as_of = lapse.as_of_ms;
+                    let cut = shared.judge_calls(&lapse.snapshot, lapse.as_of_ms);
+                    tracing::debug!(cut, "a caller key has expired");
+                }
                 () = async { sleep_until(expiry.unwrap_or_else(tokio::time::Instant::now)).await }, if expiry.is_some() => {
                     if shared.access.fresh().is_none() {
                         let cut = shared.calls.retain(|_| false);
@@ -238,6 +241,42 @@ impl Edge {
     }
 }
 
+/// The end of a caller key's time, and what the calls of then are judged by.
+struct Lapse {
+    at: tokio::time::Instant,
+    as_of_ms: u64,
+    snapshot: Arc<AccessSnapshot>,
+}
+
+async fn lapsed(lapse: Option<Lapse>) -> Lapse {
+    let Some(lapse) = lapse else {
+        return std::future::pending().await;
+    };
+    sleep_until(lapse.at).await;
+    lapse
+}
+
+impl Shared {
+    /// Cuts the calls that would not be admitted at `now_ms`; returns how many.
+    fn judge_calls(&self, snapshot: &AccessSnapshot, now_ms: u64) -> usize {
+        self.calls.retain(|grant| grant.holds(snapshot, now_ms))
+    }
+
+    /// The next end of a caller key's time, as the wall clock sees it now: each snapshot looks again.
+    fn next_lapse(&self, after_ms: u64) -> Option<Lapse> {
+        let snapshot = self.access.fresh()?;
+        let as_of_ms = snapshot.next_expiry(after_ms)?;
+        let left = std::time::Duration::from_millis(as_of_ms.saturating_sub(unix_ms()));
+        (left < LOOK_AHEAD).then(|| Lapse {
+            at: tokio::time::Instant::now() + left,
+            as_of_ms,
+            snapshot,
+        })
+    }
+}
+
+/// Longest wait for the expiry of a key: a snapshot comes, or is too old, long before.
+const LOOK_AHEAD: std::time::Duration = std::time::Duration::from_secs(30 * 86_400);
 /// For the farewell of links whose drain deadline has passed.
 const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
 

@@ -63,6 +63,18 @@ pub(crate) enum Cookies {
     Drop,
 }
 
+/// Whether the body's framing is one that ends at the edge. A coding below `chunked` would travel on unnamed, since the
+/// field is of one hop.
+pub(crate) fn has_plain_coding(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    codings.all(|coding| {
+        coding
+            .as_bytes()
+            .trim_ascii()
+            .eq_ignore_ascii_case(b"chunked")
+    })
+}
+
 /// Turns a caller's headers into those that travel to the gateway.
 pub(crate) fn towards_server(headers: &mut HeaderMap, forwarding: &Forwarding<'_>) {
     remove_hop_by_hop(headers);

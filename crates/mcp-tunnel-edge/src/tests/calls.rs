@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::gateway::Seen;
 use super::world::{World, bearer, caller_key, config, get, post, request, text, tunnel_id};
+use crate::clock::unix_ms;
 use crate::{DevTarget, Edge, IngressBody, PeerInfo};
 
 const HELLO: &str = r#"{"jsonrpc":"2.0","id":"a-1","method":"ping"}"#;
@@ -236,7 +237,7 @@ async fn an_upstream_tunnel_asks_for_no_key_and_passes_the_servers_own_challenge
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_revoked_or_expired_key_ends_its_calls_and_no_others() {
+async fn a_revoked_key_ends_its_calls_and_no_others() {
     let mut world = World::new(config());
     let mut gateway = world.active(1).await;
     world.add_key(2);
@@ -264,6 +265,42 @@ async fn a_revoked_or_expired_key_ends_its_calls_and_no_others() {
     assert!(start.elapsed() < Duration::from_secs(2));
     gateway.answer(streams[0], "ho").await;
     assert_eq!(text(answers.pop().unwrap()).await.unwrap().body(), "hiho");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_expires_ends_its_calls_without_news_and_no_others() {
+    let mut world = World::new(config());
+    let edge = world.edge.clone();
+    let never = CancellationToken::new();
+    world.tasks.spawn(async move { edge.run(never).await });
+    let mut gateway = world.active(1).await;
+    let start = Instant::now();
+    let life = Duration::from_secs(30);
+    world.add_key(2).expires_at_ms = Some(unix_ms() + 30_000);
+    world.add_key(3).expires_at_ms = Some(unix_ms() + 900_000);
+    world.publish();
+    let mut calls = Vec::new();
+    for key in [1, 2, 3] {
+        let call = world.call(post(key, HELLO));
+        let (stream, _) = gateway.request().await;
+        gateway
+            .write(stream, "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nhi")
+            .await;
+        calls.push((stream, call.head().await));
+    }
+    let waiting = world.call(post(2, HELLO));
+    let (no_head_yet, _) = gateway.request().await;
+
+    let (stream, answer) = calls.remove(1);
+    text(answer).await.expect_err("cut");
+    assert_eq!(waiting.head().await.status(), 403);
+    gateway.reset_of(stream).await;
+    gateway.reset_of(no_head_yet).await;
+    assert!(start.elapsed() < life + Duration::from_secs(2));
+    for (stream, answer) in calls {
+        gateway.answer(stream, "ho").await;
+        assert_eq!(text(answer).await.unwrap().body(), "hiho");
+    }
 }
 
 #[tokio::test(start_paused = true)]

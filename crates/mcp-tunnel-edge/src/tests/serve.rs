@@ -462,6 +462,32 @@ async fn nothing_is_smuggled() {
     );
 }
 
+/// A caller whose body cannot be read still reads the answer: it must not be told that its key is wrong.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_cannot_be_read_is_named_and_is_no_refusal() {
+    let mut world = World::new(config());
+    world.tunnels[0].caller_auth = CallerAuth::Upstream;
+    let front = Front::new(&world);
+    let gateway = world.active(1).await;
+    for body in [
+        "transfer-encoding: chunked\r\n\r\n8\r\n{\"id\":7,\r\nnonsense\r\n",
+        "transfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n",
+        // Its inner coding would travel on without its name.
+        "transfer-encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    ] {
+        let mut tls = front.caller(&mut world, b"http/1.1").await;
+        let request = format!("POST / HTTP/1.1\r\nhost: mcp--demo.tunnel.example\r\n{body}");
+        tls.write_all(request.as_bytes()).await.unwrap();
+        let answer = read_until(&mut tls, "}}}").await;
+        assert!(answer.starts_with("HTTP/1.1 502"), "{body}: {answer}");
+        assert!(answer.contains("the body of the request"), "{answer}");
+        if body.contains("\"id\":7") {
+            assert!(answer.contains("\"id\":7"), "{answer}");
+        }
+    }
+    drop(gateway);
+}
+
 #[tokio::test(start_paused = true)]
 async fn pipelined_requests_are_exchanges_of_their_own() {
     let mut world = World::new(config());
