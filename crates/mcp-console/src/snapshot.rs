@@ -62,7 +62,8 @@ impl Publisher {
     ) -> Result<(), PublishError> {
         let wanted = *store.changes().borrow();
         let mut turn = self.turn.lock().await;
-        if *turn == Some(wanted) {
+        // Of several changes at once the first build holds all that were committed before it.
+        if turn.is_some_and(|published| published >= wanted) {
             return Ok(());
         }
         self.build(&mut turn, store, now_ms, Repeat::Changed).await
@@ -198,3 +199,24 @@ fn caller_key_access(key: CallerKeyRecord) -> CallerKeyAccess {
 /// Values of a tunnel's token that edges are told of: the current one and the newest
 /// retired ones, which are refused by name; older ones are refused as unknown.
 const TOKENS_MOST: usize = 8;
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests {
+    use super::*;
+    use crate::store::{SqliteConfig, SqliteStore};
+
+    #[tokio::test]
+    async fn changes_that_a_build_held_are_not_built_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = SqliteConfig::new(folder.path().join("console.db"));
+        let store = SqliteStore::open(&config).await.unwrap();
+        let publisher = Publisher::new();
+        // Two changes at once: both wait for the turn, and the first build holds both.
+        *publisher.turn.lock().await = Some(*store.changes().borrow() + 1);
+        publisher.publish(&store, 1).await.unwrap();
+        assert_eq!(publisher.latest.borrow().number(), 0, "built again");
+        *publisher.turn.lock().await = None;
+        publisher.publish(&store, 1).await.unwrap();
+        assert_eq!(publisher.latest.borrow().number(), 1);
+    }
+}

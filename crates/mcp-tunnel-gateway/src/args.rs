@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use mcp_diagnostics::telemetry::{LogFormat, LogLevel, chain};
-use mcp_tunnel_auth::{CredentialKind, RouteName};
+use mcp_tunnel_auth::RouteName;
 use mcp_tunnel_connector::{McpServer, ServerError};
 use mcp_tunnel_transport::EdgeAddress;
 use secrecy::SecretString;
@@ -128,19 +128,6 @@ pub(crate) enum Command {
     },
     /// Print the version
     Version,
-}
-
-/// The part of an argument that must not be repeated, if it has one: a credential, or what stands before a host.
-pub(crate) fn secret_in(argument: &str) -> Option<String> {
-    let value = match argument.split_once('=') {
-        Some((flag, value)) if flag.starts_with("--") => value,
-        _ => argument,
-    };
-    let user = value
-        .split_once("://")
-        .and_then(|(_, rest)| Some(rest.rsplit_once('@')?.0));
-    user.or_else(|| CredentialKind::recognise(value).map(|_| value))
-        .map(str::to_owned)
 }
 
 /// An error with its causes: clap shows none, and the rule that a name breaks is one.

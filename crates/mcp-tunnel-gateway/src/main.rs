@@ -11,6 +11,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
+use mcp_tunnel_auth::without_credentials;
 
 use crate::args::Args;
 
@@ -41,16 +42,8 @@ fn complain(error: &clap::Error) {
     let given = std::env::args_os()
         .skip(1)
         .filter_map(|argument| argument.into_string().ok());
-    let secrets: Vec<String> = given
-        .filter_map(|argument| args::secret_in(&argument))
-        .collect();
-    if secrets.is_empty() {
-        let _ = error.print();
-        return;
+    match without_credentials(&error.render().to_string(), given) {
+        Some(text) => drop(write!(std::io::stderr(), "{text}")),
+        None => drop(error.print()),
     }
-    let text = error.render().to_string();
-    let text = secrets
-        .iter()
-        .fold(text, |text, secret| text.replace(secret, "(not shown)"));
-    let _ = write!(std::io::stderr(), "{text}");
 }

@@ -123,7 +123,11 @@ impl std::str::FromStr for PublicAddress {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         Ok(Self {
             host: HostName::parse(host).map_err(|error| error.to_string())?,
-            port: port.parse().map_err(|_| wrong())?,
+            port: port
+                .parse()
+                .ok()
+                .filter(|port| *port != 0)
+                .ok_or_else(wrong)?,
         })
     }
 }

@@ -18,6 +18,7 @@ mod serving;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
+use mcp_tunnel_auth::without_credentials;
 
 use crate::args::{Args, Command};
 use crate::failure::Failure;
@@ -27,18 +28,40 @@ use crate::failure::Failure;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let matches = Args::command().get_matches();
-    let args = Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    if let Err(error) = args.check(&matches) {
-        error.exit();
-    }
+    let args = match parsed() {
+        Ok(args) => args,
+        Err(error) => return complain(&error),
+    };
     match run(args) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            eprintln!("{failure}");
+            let told = failure.to_string();
+            eprintln!("{}", without_credentials(&told, given()).unwrap_or(told));
             ExitCode::from(failure.code())
         }
     }
+}
+
+fn parsed() -> Result<Args, clap::Error> {
+    let matches = Args::command().try_get_matches()?;
+    let args = Args::from_arg_matches(&matches)?;
+    args.check(&matches)?;
+    Ok(args)
+}
+
+/// clap repeats what it does not understand; a credential in the wrong place must not end in a log that way.
+fn complain(error: &clap::Error) -> ExitCode {
+    match without_credentials(&error.render().to_string(), given()) {
+        Some(told) => eprint!("{told}"),
+        None => drop(error.print()),
+    }
+    ExitCode::from(if error.use_stderr() { 2 } else { 0 })
+}
+
+/// What the program was called with, as far as it is text.
+fn given() -> impl Iterator<Item = String> {
+    let arguments = std::env::args_os().skip(1);
+    arguments.filter_map(|argument| argument.into_string().ok())
 }
 
 /// One thread: on few cores the relay is faster for it, and SQLite has threads of its own.

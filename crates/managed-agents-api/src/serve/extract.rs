@@ -1,5 +1,6 @@
 //! Query of a listing and JSON bodies, with envelopes for what is wrong with them.
 
+use axum::body::HttpBody as _;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -102,22 +103,31 @@ impl<T: DeserializeOwned, S: Send + Sync, const LIMIT: usize> FromRequest<S>
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        let body = Limited::new(request.into_body(), LIMIT)
+        let too_large = || {
+            let text = format!("the body is larger than {} KiB", LIMIT / 1024);
+            ApiError::new(ErrorType::TooLarge, text)
+        };
+        let body = request.into_body();
+        // One that says so need not be sent to be refused.
+        if body.size_hint().lower() > LIMIT as u64 {
+            return Err(too_large());
+        }
+        let body = Limited::new(body, LIMIT)
             .collect()
             .await
             .map_err(|error| {
                 if error.downcast_ref::<LengthLimitError>().is_some() {
-                    let most = LIMIT / 1024;
-                    ApiError::new(
-                        ErrorType::TooLarge,
-                        format!("the body is larger than {most} KiB"),
-                    )
+                    too_large()
                 } else {
                     ApiError::invalid("the body ended before its time")
                 }
             })?
             .to_bytes();
         let text: &[u8] = if body.is_empty() { b"{}" } else { &body };
+        // serde would take an array for an object, member by member.
+        if text.trim_ascii_start().first() != Some(&b'{') {
+            return Err(ApiError::invalid("body: a JSON object is expected"));
+        }
         serde_json::from_slice(text)
             .map(JsonBody)
             .map_err(|error| ApiError::invalid(format!("body: {error}")))
@@ -199,6 +209,10 @@ mod tests {
             body::<CreateTunnel>(String::new()).await.unwrap(),
             CreateTunnel::default()
         );
+        for other in ["[]", "null", "\"x\"", "\u{feff}{}"] {
+            let refused = body::<CreateTunnel>(other.into()).await.unwrap_err();
+            assert_eq!(refused.message(), "body: a JSON object is expected");
+        }
         let missing = body::<CreateCertificate>(String::new()).await.unwrap_err();
         assert!(missing.message().contains("ca_certificate_pem"));
         let endless = body::<CreateTunnel>(" ".repeat(BODY_LIMIT_BYTES + 1))

@@ -47,10 +47,18 @@ impl Table {
     }
 }
 
-/// The text without anything that a terminal acts upon.
+/// The text without anything that a terminal acts upon, or that is there and not to be seen: a name that somebody else
+/// gave must neither move the cursor nor turn the line around.
 pub(crate) fn visible(text: &str) -> String {
+    let unseen = |c| matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .map(|c| {
+            if c.is_control() || unseen(c) {
+                '\u{fffd}'
+            } else {
+                c
+            }
+        })
         .collect()
 }
 
@@ -82,6 +90,7 @@ mod tests {
         let mut table = Table::new(&["A", "LONG"]);
         table.row(["wide cell".into(), "x".into()]);
         table.row(["\u{1b}[2J".into(), "y".into()]);
+        assert_eq!(visible("a\u{202e}b\u{200b}c é"), "a\u{fffd}b\u{fffd}c é");
         assert_eq!(
             table.lines(),
             ["A          LONG", "wide cell  x", "\u{fffd}[2J       y"]

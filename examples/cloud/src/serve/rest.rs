@@ -106,7 +106,11 @@ impl Rest {
             done = connection.as_mut() => done,
             () = stop.cancelled() => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                // Whoever takes no answer, or sends no request to its end, does not hold up the end of the program.
+                match timeout(STOP_TIME, connection).await {
+                    Ok(done) => done,
+                    Err(_) => return debug!(%remote, "a request was cut off at the stop"),
+                }
             }
         };
         if let Err(error) = done {
@@ -125,5 +129,8 @@ const CONNECTIONS_OF_A_SOURCE: usize = 1024;
 
 /// Longest that a handshake or a request's head may take, and that a connection may idle.
 const HEAD_TIME: Duration = Duration::from_secs(15);
+
+/// What runs when the program is asked to stop gets this long: longer than the console gives a request.
+const STOP_TIME: Duration = Duration::from_secs(35);
 
 const BUFFER_BYTES: usize = 32 * 1024;

@@ -78,6 +78,32 @@ fn each_error_of_configuration_is_2_and_names_its_cure() {
 }
 
 #[test]
+fn a_credential_in_the_wrong_place_is_not_said_back() {
+    let folder = Folder::new();
+    let _cloud = folder.start(&[]);
+    let data = folder.path();
+    let data = data.to_str().unwrap();
+    let key = format!("mck_{}", "7".repeat(52));
+    let flag = format!("--no-such-flag={key}");
+    for arguments in [
+        &[key.as_str()][..],
+        &[&flag],
+        &["--listen", &key],
+        &["tunnel", "list", &key],
+        &["tunnel", "token", &key],
+        &["connection", "approve", &key],
+        &["caller-key", "revoke", &key],
+        &["probe", &key],
+        &["--base-url", "http://ada:7777777@", "tunnel", "list"],
+    ] {
+        let arguments = [&["--data", data], arguments].concat();
+        let (code, told) = program(&arguments);
+        assert!(matches!(code, Some(1 | 2)), "{arguments:?}: {told}");
+        assert!(!told.contains("7777777"), "{arguments:?}: {told}");
+    }
+}
+
+#[test]
 fn a_cloud_that_is_not_running_is_4() {
     let folder = Folder::new();
     let cloud = folder.start(&[]);
