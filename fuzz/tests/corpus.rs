@@ -1,25 +1,40 @@
-//! Replays every corpus file, and a few thousand small changes of each.
+//! Replays every committed input, and a few thousand small changes of each that was written by hand.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 #[test]
 fn corpora_and_their_neighbours_do_not_panic() {
     for (name, run) in fuzz::TARGETS {
         run(b"");
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("corpus")
-            .join(name);
-        let files: Vec<_> = std::fs::read_dir(&folder)
-            .unwrap()
-            .map(|file| file.unwrap().path())
-            .collect();
-        assert!(!files.is_empty(), "{} has no file", folder.display());
-        for file in files {
-            let bytes = std::fs::read(&file).unwrap();
+        let inputs = inputs(&Path::new("corpus").join(name));
+        assert!(!inputs.is_empty(), "{name} has no input");
+        for bytes in inputs {
             run(&bytes);
             neighbours(&bytes, *run);
         }
     }
+}
+
+#[test]
+fn what_the_fuzzer_found_does_not_panic() {
+    let found = Path::new(env!("CARGO_MANIFEST_DIR")).join("found");
+    for (name, run) in fuzz::TARGETS {
+        // Not every target has reached more than what is written by hand does.
+        if found.join(name).exists() {
+            inputs(&found.join(name))
+                .iter()
+                .for_each(|bytes| run(bytes));
+        }
+    }
+}
+
+fn inputs(folder: &Path) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let files =
+        fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    files
+        .map(|file| fs::read(file.expect("a readable folder").path()).expect("a readable input"))
+        .collect()
 }
 
 /// Cuts at each place, and at each place puts in bytes that formats give a meaning to.
