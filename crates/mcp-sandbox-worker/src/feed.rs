@@ -135,15 +135,20 @@ impl Feeder {
         let since = self
             .newest
             .and_then(|newest| newest.checked_sub(OVERLAP).ok());
-        let mut page = None;
+        let mut page: Option<String> = None;
         loop {
-            let found = self.access.history(since, page.take()).await?;
+            let found = self.access.history(since, page.clone()).await?;
             for event in &found.data {
                 if !self.tell(event).await {
                     return Ok(false);
                 }
             }
             match found.next_page.filter(|next| !next.is_empty()) {
+                // It would be asked for ever, and at once.
+                Some(next) if page.as_ref() == Some(&next) => {
+                    let why = "a page of the history names itself as the next one".to_owned();
+                    return Err(Refusal::Later { after: None, why });
+                }
                 Some(next) => page = Some(next),
                 None => return Ok(true),
             }

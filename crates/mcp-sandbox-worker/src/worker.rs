@@ -203,6 +203,7 @@ impl Worker {
         );
         let slots = Arc::new(Semaphore::new(self.config.max_sessions));
         let mut pacing = Pacing::default();
+        let mut reached = false;
         loop {
             let slot = tokio::select! {
                 biased;
@@ -226,6 +227,7 @@ impl Worker {
             let mut failure = None;
             let (polled, asked) = match claimed {
                 Ok((Some(work), immediate)) => {
+                    reached = true;
                     self.on_progress("item");
                     (
                         self.claim(work, immediate, slot, sessions, stop).await,
@@ -233,12 +235,18 @@ impl Worker {
                     )
                 }
                 Ok((None, immediate)) => {
+                    reached = true;
                     self.on_progress("empty");
                     (Polled::Empty { immediate }, None)
                 }
                 Err(Refusal::Later { after, why }) => {
                     failure = Some(why);
                     (Polled::Failed, after)
+                }
+                // An address that has answered before is right: something between here and there says this.
+                Err(Refusal::Final { status: 200, text }) if reached => {
+                    failure = Some(text);
+                    (Polled::Failed, None)
                 }
                 Err(refusal) => return Err(RunError::Refused(refusal.to_string())),
             };

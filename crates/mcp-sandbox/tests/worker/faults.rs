@@ -307,7 +307,17 @@ async fn a_redelivered_item_and_a_queue_out_of_reach_are_borne() {
     platform.inside().heal();
     platform.inside().requeue(&item);
     assert_eq!(platform.call("sesn_1", "bash", quick()).await.0, "ok");
-    worker.terminate().await;
+    // What is no answer of a queue is borne too, once the queue has answered.
+    platform.inside().fail(Method::GET, "/poll", 200, 1);
+    platform
+        .until("the garbled poll", |inside| {
+            inside.faults_are_over().then_some(())
+        })
+        .await;
+    platform.inside().session("sesn_2");
+    assert_eq!(platform.call("sesn_2", "bash", quick()).await.0, "ok");
+    let (code, log) = worker.terminate().await;
+    assert_eq!(code, Some(0), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

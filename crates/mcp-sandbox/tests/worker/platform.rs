@@ -340,6 +340,11 @@ impl Inside {
         });
     }
 
+    /// Whether every fault that was asked for has happened.
+    pub(crate) fn faults_are_over(&self) -> bool {
+        self.faults.iter().all(|fault| fault.times == 0)
+    }
+
     /// Ends all faults.
     pub(crate) fn heal(&mut self) {
         self.faults.clear();
